@@ -1,0 +1,9 @@
+//! The one integration-test binary: real programs, end to end, and the house rules.
+
+mod house;
+mod remote_write;
+mod end_to_end;
+mod conformance;
+mod kill;
+mod faults;
+mod cancellation;
