@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use isobar_block::histogram::Counts;
 use isobar_block::{Exemplar, Histogram, Labels, Metadata, TenantId};
 
 use crate::wire::v1;
@@ -79,6 +80,25 @@ impl DecodedRequest {
         self.exemplars.clear();
         self.metadata.clear();
         self.rejected.clear();
+    }
+
+    /// Whether there is nothing to store and nothing to refuse.
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty() && self.metadata.is_empty() && self.rejected.is_empty()
+    }
+
+    /// About the memory that the request takes.
+    pub fn size_bytes(&self) -> usize {
+        let spans = |h: &Histogram| 8 * (h.positive_spans.len() + h.negative_spans.len() + h.custom_bounds.len());
+        let buckets = |h: &Histogram| match &h.counts {
+            Counts::Integer { positive, negative, .. } => 8 * (positive.len() + negative.len()),
+            Counts::Float { positive, negative, .. } => 8 * (positive.len() + negative.len()),
+        };
+        let histograms: usize = self.histograms.iter().map(|(_, h)| size_of::<(i64, Histogram)>() + spans(h) + buckets(h)).sum();
+        let exemplars: usize = self.exemplars.iter().map(|e| size_of::<Exemplar>() + e.labels.as_bytes().len()).sum();
+        let metadata: usize = self.metadata.iter().map(|(name, m)| size_of::<(String, Metadata)>() + name.len() + m.help.len() + m.unit.len()).sum();
+        let rejected: usize = self.rejected.iter().map(|r| size_of::<Rejection>() + r.series.len()).sum();
+        self.label_bytes.len() + self.series.len() * size_of::<DecodedSeries>() + self.samples.len() * size_of::<Sample>() + histograms + exemplars + metadata + rejected
     }
 
     /// The label bytes of a series, to be hashed.
@@ -204,7 +224,7 @@ pub enum RejectReason {
         allowed_bytes: usize,
     },
     /// The sample is older than the out-of-order window allows.
-    #[error("its sample at {timestamp_ms} ms is too old, samples from {oldest_ms} ms on are accepted (out_of_order_window)")]
+    #[error("its sample at {timestamp_ms} ms is too old, samples from {oldest_ms} ms on are accepted (out_of_order_time_window)")]
     TooOld {
         /// Time of the sample, Unix milliseconds.
         timestamp_ms: i64,

@@ -6,9 +6,13 @@
 pub mod v1;
 pub mod v2;
 pub mod snappy;
-mod histogram;
+pub(crate) mod histogram;
 mod pool;
-mod proto;
+#[cfg(test)]
+pub(crate) mod messages;
+#[cfg(test)]
+mod tests;
+pub(crate) mod proto;
 
 pub use pool::{MAX_POOLED_BYTES, MAX_POOLED_REQUESTS};
 
@@ -29,6 +33,12 @@ pub enum DecodeError {
     /// The body is not a snappy block.
     #[error("body is not a snappy block (framed snappy is not remote write): {reason}")]
     Snappy {
+        /// What does not hold.
+        reason: String,
+    },
+    /// The body is not gzip.
+    #[error("body is not gzip: {reason}")]
+    Gzip {
         /// What does not hold.
         reason: String,
     },
@@ -65,18 +75,18 @@ pub fn decode(version: Version, compressed: &[u8], max_body_bytes: usize, max_de
 
 /// Memory that a request may still take when decoded. Small messages can stand for large ones: an empty histogram has 2
 /// bytes on the wire, a symbol of 4 KiB is referred to by 1.
-struct Budget {
+pub(crate) struct Budget {
     left_bytes: usize,
     allowed_bytes: usize,
 }
 
 impl Budget {
-    fn new(allowed_bytes: usize) -> Self {
+    pub(crate) fn new(allowed_bytes: usize) -> Self {
         Self { left_bytes: allowed_bytes, allowed_bytes }
     }
 
     #[inline]
-    fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
+    pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), DecodeError> {
         match self.left_bytes.checked_sub(bytes) {
             Some(left) => {
                 self.left_bytes = left;

@@ -1,5 +1,7 @@
 //! A bounded store of request buffers, so that the memory of one request serves the next.
 
+use std::cell::Cell;
+
 use parking_lot::Mutex;
 
 use crate::decoded::DecodedRequest;
@@ -10,6 +12,21 @@ pub const MAX_POOLED_REQUESTS: usize = 16;
 pub const MAX_POOLED_BYTES: usize = 4 << 20;
 
 static POOL: Mutex<Vec<DecodedRequest>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Runs `f` with a byte buffer of this thread, empty at first.
+pub(super) fn with_scratch<T>(f: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    let result = f(&mut scratch);
+    if scratch.capacity() <= MAX_POOLED_BYTES {
+        SCRATCH.set(scratch);
+    }
+    result
+}
 
 impl DecodedRequest {
     /// An empty request, with the memory of an earlier one if there is one.

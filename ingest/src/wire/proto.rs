@@ -4,7 +4,7 @@ use super::DecodeError;
 
 /// Reads the fields of one message. Positions are those in the body that the message is part of.
 #[derive(Clone)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     /// The body up to the end of the message.
     body: &'a [u8],
     position: usize,
@@ -17,23 +17,26 @@ const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED32: u64 = 5;
 
+/// A packed varint has 1 byte at least and takes 8 in memory; the vector that it is in may have twice its length.
+pub(crate) const VARINT_PACKED_FACTOR: usize = 16;
+
 /// The tag of a varint field.
-pub(super) const fn varint(field: u64) -> u64 {
+pub(crate) const fn varint(field: u64) -> u64 {
     field << 3 | VARINT
 }
 
 /// The tag of a field of 8 bytes.
-pub(super) const fn fixed64(field: u64) -> u64 {
+pub(crate) const fn fixed64(field: u64) -> u64 {
     field << 3 | FIXED64
 }
 
 /// The tag of a length-delimited field.
-pub(super) const fn bytes(field: u64) -> u64 {
+pub(crate) const fn bytes(field: u64) -> u64 {
     field << 3 | BYTES
 }
 
 /// A set of field numbers below 64, for [`Reader::skip`].
-pub(super) const fn fields(numbers: &[u64]) -> u64 {
+pub(crate) const fn fields(numbers: &[u64]) -> u64 {
     let mut set = 0;
     let mut i = 0;
     while i < numbers.len() {
@@ -44,24 +47,24 @@ pub(super) const fn fields(numbers: &[u64]) -> u64 {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a [u8], message: &'static str) -> Self {
+    pub(crate) fn new(body: &'a [u8], message: &'static str) -> Self {
         Self { body, position: 0, message }
     }
 
     /// Where the next field begins.
     #[inline]
-    pub(super) fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.position
     }
 
     #[cold]
-    pub(super) fn error(&self, reason: impl Into<String>) -> DecodeError {
+    pub(crate) fn error(&self, reason: impl Into<String>) -> DecodeError {
         DecodeError::Protobuf { message: self.message, reason: format!("{} at byte {}", reason.into(), self.position) }
     }
 
     /// The tag of the next field, or `None` at the end of the message.
     #[inline]
-    pub(super) fn tag(&mut self) -> Result<Option<u64>, DecodeError> {
+    pub(crate) fn tag(&mut self) -> Result<Option<u64>, DecodeError> {
         if self.position == self.body.len() {
             return Ok(None);
         }
@@ -70,14 +73,14 @@ impl<'a> Reader<'a> {
 
     /// Takes the next byte if it is `byte`.
     #[inline]
-    pub(super) fn next_is(&mut self, byte: u8) -> bool {
+    pub(crate) fn next_is(&mut self, byte: u8) -> bool {
         let is = self.body.get(self.position) == Some(&byte);
         self.position += usize::from(is);
         is
     }
 
     #[inline]
-    pub(super) fn varint(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         match self.body.get(self.position) {
             Some(&byte) if byte < 0x80 => {
                 self.position += 1;
@@ -103,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn fixed64(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn fixed64(&mut self) -> Result<u64, DecodeError> {
         match self.body[self.position..].first_chunk::<8>() {
             Some(chunk) => {
                 self.position += 8;
@@ -114,13 +117,13 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    pub(super) fn double(&mut self) -> Result<f64, DecodeError> {
+    pub(crate) fn double(&mut self) -> Result<f64, DecodeError> {
         self.fixed64().map(f64::from_bits)
     }
 
     /// The bytes of a length-delimited field.
     #[inline]
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.varint()?;
         let rest = &self.body[self.position..];
         if len > rest.len() as u64 {
@@ -132,7 +135,7 @@ impl<'a> Reader<'a> {
 
     /// A length-delimited field as a message whose positions are those of the same body.
     #[inline]
-    pub(super) fn message(&mut self) -> Result<Reader<'a>, DecodeError> {
+    pub(crate) fn message(&mut self) -> Result<Reader<'a>, DecodeError> {
         let len = self.bytes()?.len();
         Ok(Reader { body: &self.body[..self.position], position: self.position - len, message: self.message })
     }
@@ -140,7 +143,7 @@ impl<'a> Reader<'a> {
     /// Passes over a field that the caller does not know.
     ///
     /// `known` holds the numbers of the fields that the caller knows; one of them with another wire type is an error.
-    pub(super) fn skip(&mut self, tag: u64, known: u64) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self, tag: u64, known: u64) -> Result<(), DecodeError> {
         let number = tag >> 3;
         if number == 0 || number >= 1 << 29 {
             return Err(self.error(format!("field number {number} is not allowed")));
@@ -162,14 +165,14 @@ impl<'a> Reader<'a> {
 
     /// Whether the message has been read to its end.
     #[inline]
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.position == self.body.len()
     }
 }
 
 /// A `sint64` or `sint32` from its zigzag form.
 #[inline]
-pub(super) fn zigzag(n: u64) -> i64 {
+pub(crate) fn zigzag(n: u64) -> i64 {
     (n >> 1) as i64 ^ -((n & 1) as i64)
 }
 

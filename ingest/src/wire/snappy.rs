@@ -5,29 +5,43 @@ use super::DecodeError;
 /// No snappy block grows by more than this factor: its densest element is a copy of 64 bytes in 3.
 const MAX_EXPANSION: usize = 22;
 
-/// Decompresses the block `compressed` into `out`, replacing what was there.
+/// The length that the block `compressed` claims to decompress to, after checking that it can be true.
 ///
 /// # Errors
-/// [`DecodeError::TooLarge`] if the block claims more than `max_bytes`, [`DecodeError::Snappy`] if it is not a snappy block.
-pub fn decompress(compressed: &[u8], max_bytes: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {
-    let refuse = |reason: String| DecodeError::Snappy { reason };
-    out.clear();
+/// [`DecodeError::TooLarge`] if it is more than `max_bytes`, [`DecodeError::Snappy`] if there is none or it cannot be true.
+pub fn claimed_len(compressed: &[u8], max_bytes: usize) -> Result<usize, DecodeError> {
+    let too_large = || DecodeError::TooLarge { limit: "max_request_bytes", allowed_bytes: max_bytes };
+    if compressed.is_empty() {
+        return Err(refuse("it is empty"));
+    }
     let claimed = match snap::raw::decompress_len(compressed) {
-        Ok(0) if compressed.is_empty() => return Err(refuse("it is empty".into())),
         Ok(claimed) => claimed,
-        Err(snap::Error::TooBig { .. }) => return Err(DecodeError::TooLarge { limit: "max_request_bytes", allowed_bytes: max_bytes }),
-        Err(error) => return Err(refuse(error.to_string())),
+        Err(snap::Error::TooBig { .. }) => return Err(too_large()),
+        Err(error) => return Err(refuse(error)),
     };
     if claimed > max_bytes {
-        return Err(DecodeError::TooLarge { limit: "max_request_bytes", allowed_bytes: max_bytes });
+        return Err(too_large());
     }
     if claimed > compressed.len().saturating_mul(MAX_EXPANSION) {
         return Err(refuse(format!("{} bytes cannot hold the {claimed} bytes that it claims", compressed.len())));
     }
-    out.resize(claimed, 0);
-    let written = snap::raw::Decoder::new().decompress(compressed, out).map_err(|e| refuse(e.to_string()))?;
+    Ok(claimed)
+}
+
+/// Decompresses the block `compressed` into `out`, replacing what was there.
+///
+/// # Errors
+/// As [`claimed_len`], and [`DecodeError::Snappy`] if it is not a snappy block.
+pub fn decompress(compressed: &[u8], max_bytes: usize, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    out.clear();
+    out.resize(claimed_len(compressed, max_bytes)?, 0);
+    let written = snap::raw::Decoder::new().decompress(compressed, out).map_err(refuse)?;
     out.truncate(written);
     Ok(())
+}
+
+fn refuse(reason: impl ToString) -> DecodeError {
+    DecodeError::Snappy { reason: reason.to_string() }
 }
 
 #[cfg(test)]

@@ -198,9 +198,10 @@ pub struct Binary {
 }
 
 /// How many series of one side a series of the other may meet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cardinality {
     /// No group modifier.
+    #[default]
     OneToOne,
     /// `group_left`
     ManyToOne,
@@ -211,7 +212,7 @@ pub enum Cardinality {
 }
 
 /// Vector matching.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Matching {
     /// Which sides may have many.
     pub cardinality: Cardinality,

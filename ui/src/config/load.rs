@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::setting::{ENV_PREFIX, Kind, Setting, table};
 use super::yaml::{Key, Node, Value};
-use super::{Config, Error, suggest, yaml};
+use super::{Config, Error, suggest, tenants, yaml};
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,11 +110,7 @@ fn read_file(text: &str, path: &Path, table: &[Setting], loaded: &mut Loaded) ->
     let base = path.parent().unwrap_or(Path::new(""));
     let mut reader = Reader { table, base, loaded, prefix: Vec::new() };
     for (key, node) in &entries {
-        if key.text == super::tenants::KEY {
-            super::tenants::read(node, &mut reader.loaded.config).map_err(refuse)?;
-        } else {
-            reader.entry(key, node).map_err(refuse)?;
-        }
+        reader.entry(key, node).map_err(refuse)?;
     }
     Ok(())
 }
@@ -130,8 +126,9 @@ impl Reader<'_> {
     fn entry(&mut self, key: &Key, node: &Node) -> Result<(), String> {
         self.prefix.push(key.text.clone());
         let path = &self.prefix;
-        // A dot inside a section name (`web.config.file`) makes one setting's path the beginning of nobody else's.
-        if let Some(setting) = self.table.iter().find(|s| s.file_path() == *path) {
+        if *path == tenants::PATH {
+            tenants::read(node, &mut self.loaded.config)?;
+        } else if let Some(setting) = self.table.iter().find(|s| s.file_path() == *path) {
             let text = scalar(setting, node).map_err(|e| format!("line {}: {}: {e}", node.line, path.join(".")))?;
             let text = match setting.kind {
                 Kind::Path if !text.is_empty() => self.base.join(&text).display().to_string(),
@@ -161,8 +158,8 @@ impl Reader<'_> {
         let depth = self.prefix.len() - 1;
         let section = &self.prefix[..depth];
         let paths: Vec<Vec<String>> = self.table.iter().map(Setting::file_path).collect();
-        let siblings: Vec<&str> =
-            paths.iter().filter(|p| p.starts_with(section) && p.len() > depth).map(|p| p[depth].as_str()).chain((depth == 0).then_some(super::tenants::KEY)).collect();
+        let here = paths.iter().filter(|p| p.starts_with(section) && p.len() > depth).map(|p| p[depth].as_str());
+        let siblings: Vec<&str> = here.chain((section == &tenants::PATH[..1]).then_some(tenants::PATH[1])).collect();
         let place = if depth == 0 { String::new() } else { format!(" in section {:?}", section.join(".")) };
         let hint = match suggest::nearest(&key.text, siblings.iter().copied()) {
             Some(name) => format!("; did you mean {name:?}?"),
@@ -205,6 +202,9 @@ pub fn to_yaml(config: &Config, with_help: bool) -> String {
         let path = setting.file_path();
         let (name, sections) = path.split_last().expect("a key has at least one part");
         let common = open.iter().zip(sections).take_while(|(a, b)| a == b).count();
+        if open == tenants::PATH[..1] && common == 0 {
+            out.push_str(&tenants::to_yaml(config));
+        }
         open.truncate(common);
         for section in &sections[common..] {
             if open.is_empty() && with_help {
@@ -219,6 +219,8 @@ pub fn to_yaml(config: &Config, with_help: bool) -> String {
         }
         out.push_str(&format!("{indent}{name}: {}\n", yaml::quote(&setting.get(config))));
     }
-    out.push_str(&super::tenants::to_yaml(config, with_help));
+    if open == tenants::PATH[..1] {
+        out.push_str(&tenants::to_yaml(config));
+    }
     out
 }

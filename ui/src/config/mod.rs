@@ -6,6 +6,7 @@
 mod units;
 mod suggest;
 mod yaml;
+mod fields;
 pub mod setting;
 mod sections;
 pub mod load;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use sections::tenants;
-pub use units::{parse_duration, show_duration, show_size_rounded};
+pub use units::{show_duration, show_size_rounded};
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,9 @@ pub enum Error {
         /// The reason.
         reason: String,
     },
+    /// The object store cannot be used.
+    #[error("object store: {0}")]
+    Store(#[from] isobar_block::Error),
     /// Values that are right alone and wrong together.
     #[error("{0}")]
     Conflict(String),

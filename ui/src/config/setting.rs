@@ -2,7 +2,7 @@
 //! the reference in the guide, so that none of them can forget one.
 //!
 //! A setting `query.max-samples` is the flag `--query.max-samples`, the variable `ISOBAR_QUERY_MAX_SAMPLES` and the key
-//! `max_samples` in the section `query` of the file. Its default is the value in [`Config::default`].
+//! `max_samples` in the section `query` of the file (further dots become `_` too). Its default is the value in [`Config::default`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -48,9 +48,9 @@ impl Setting {
         format!("{ENV_PREFIX}{}", self.key.to_ascii_uppercase().replace(['.', '-'], "_"))
     }
 
-    /// Keys in the file, outermost first.
+    /// Keys in the file, outermost first: at most a section and a name.
     pub fn file_path(&self) -> Vec<String> {
-        self.key.split('.').map(|part| part.replace('-', "_")).collect()
+        self.key.splitn(2, '.').map(|part| part.replace(['-', '.'], "_")).collect()
     }
 
     /// Reads `text` into the configuration.

@@ -1,0 +1,308 @@
+//! Selected series of a block, and the chunks of a run of them, loaded and decoded.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+
+use crate::cache::{Caches, ConcatKey};
+use crate::codec::{ValueCodec, decode_histograms, decode_values};
+use crate::reader::chunks::{ChunkGroup, DataPage, TimesGroup};
+use crate::reader::select::Selection;
+use crate::reader::series::{LabelArena, SeriesGroup};
+use crate::reader::{BlockReader, ChunkGroupInfo};
+use crate::writer::{KIND_FLOAT, KIND_HISTOGRAM};
+use crate::{Error, LabelsRef, Result, SampleBuf, SeriesRun, SeriesSet, TimeRange, Timestamps};
+
+/// If at least this share (1/n) of a group is selected, the label sets of the whole group are made and cached; otherwise only
+/// those of the selected rows, for this selection.
+pub(super) const WHOLE_ARENA_SHARE: usize = 8;
+
+/// Selected series of one row group.
+pub(super) struct Segment {
+    group: Arc<SeriesGroup>,
+    selection: Selection,
+    arena: Arc<LabelArena>,
+    arena_is_whole: bool,
+}
+
+impl Segment {
+    pub fn new(group: Arc<SeriesGroup>, selection: Selection, arena: Arc<LabelArena>, arena_is_whole: bool) -> Self {
+        Self { group, selection, arena, arena_is_whole }
+    }
+
+    fn labels(&self, i: usize) -> LabelsRef<'_> {
+        self.arena.get(if self.arena_is_whole { self.selection.row(i) } else { i })
+    }
+
+    fn series(&self, i: usize) -> u32 {
+        self.group.first_row() + self.selection.row(i) as u32
+    }
+}
+
+/// Selected series of a block.
+pub(super) struct BlockSet {
+    reader: Arc<BlockReader>,
+    segments: Vec<Segment>,
+    /// Position of each segment's first series.
+    starts: Vec<usize>,
+    len: usize,
+}
+
+impl BlockSet {
+    pub fn new(reader: Arc<BlockReader>, segments: Vec<Segment>) -> Self {
+        let mut starts = Vec::with_capacity(segments.len());
+        let mut len = 0;
+        for segment in &segments {
+            starts.push(len);
+            len += segment.selection.len();
+        }
+        Self { reader, segments, starts, len }
+    }
+
+    fn find(&self, row: usize) -> (&Segment, usize) {
+        assert!(row < self.len, "row {row} of a set of {} series", self.len);
+        let i = self.starts.partition_point(|start| *start <= row) - 1;
+        (&self.segments[i], row - self.starts[i])
+    }
+
+    fn series(&self, rows: Range<usize>) -> Vec<u32> {
+        rows.map(|row| self.find(row)).map(|(segment, i)| segment.series(i)).collect()
+    }
+}
+
+#[async_trait]
+impl SeriesSet for BlockSet {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn labels(&self, row: usize) -> LabelsRef<'_> {
+        let (segment, i) = self.find(row);
+        segment.labels(i)
+    }
+
+    async fn load(&self, rows: Range<usize>, range: TimeRange) -> Result<Box<dyn SeriesRun>> {
+        let first_row = rows.start;
+        let wanted = self.series(rows);
+        let mut found = Found::default();
+        for (number, info) in self.reader.chunk_groups.iter().enumerate() {
+            if info.may_hold(&wanted, range, self.reader.meta.window_ms) {
+                let chunks = self.reader.chunk_group(number).await?;
+                let times = self.reader.times_of(info).await?;
+                found.add(&self.reader, number, &chunks, times, &wanted, range)?;
+            }
+        }
+        let pages = self.reader.pages(&found.pages).await?;
+        let (row_ends, chunks) = found.by_row(wanted.len());
+        Ok(Box::new(BlockRun {
+            first_row,
+            row_ends,
+            chunks,
+            pages,
+            times: found.times,
+            object: self.reader.chunks.key().to_string(),
+            caches: self.reader.caches.clone(),
+            concatenated: HashMap::new(),
+        }))
+    }
+}
+
+impl ChunkGroupInfo {
+    fn may_hold(&self, wanted: &[u32], range: TimeRange, window_ms: i64) -> bool {
+        let last_ms = self.window_start_ms.saturating_add(window_ms - 1);
+        let in_time = self.window_start_ms <= range.end_ms() && range.start_ms() <= last_ms;
+        let next = wanted.partition_point(|s| *s < self.first_series);
+        in_time && wanted.get(next).is_some_and(|s| *s <= self.last_series)
+    }
+}
+
+/// Where the chunks of a run are.
+#[derive(Default)]
+struct Found {
+    chunks: Vec<(u32, ChunkRef)>,
+    pages: Vec<(usize, usize)>,
+    times: Vec<Arc<TimesGroup>>,
+}
+
+#[derive(Clone, Copy)]
+struct ChunkRef {
+    page: u32,
+    in_page: u32,
+    times_group: u32,
+    times: u32,
+    kind: u8,
+    codec: u8,
+}
+
+impl Found {
+    fn add(
+        &mut self,
+        reader: &BlockReader,
+        number: usize,
+        chunks: &ChunkGroup,
+        times: Arc<TimesGroup>,
+        wanted: &[u32],
+        range: TimeRange,
+    ) -> Result<()> {
+        let times_group = self.times.len() as u32;
+        let mut chunk = 0;
+        for (row, series) in wanted.iter().enumerate() {
+            // Mostly the next chunk is that of the next series.
+            if chunks.series.get(chunk).is_some_and(|s| s < series) {
+                chunk += chunks.series[chunk..].partition_point(|s| s < series);
+            }
+            while chunks.series.get(chunk) == Some(series) {
+                let (times_row, entry) = times
+                    .entry(chunks.times[chunk])
+                    .ok_or_else(|| reader.chunks.corrupt(format!("chunk {chunk} of row group {number} has timestamps of another window")))?;
+                if entry.overlaps(range) {
+                    let (page, in_page) = chunks.page_of(chunk);
+                    if self.pages.last() != Some(&(number, page)) {
+                        self.pages.push((number, page));
+                    }
+                    let (kind, codec) = (chunks.kinds[chunk], chunks.codecs[chunk]);
+                    let page = self.pages.len() as u32 - 1;
+                    self.chunks.push((row as u32, ChunkRef { page, in_page: in_page as u32, times_group, times: times_row, kind, codec }));
+                }
+                chunk += 1;
+            }
+        }
+        self.times.push(times);
+        Ok(())
+    }
+
+    /// The chunks in order of rows, for each row in order of time, and where each row's chunks end.
+    fn by_row(&mut self, rows: usize) -> (Vec<u32>, Vec<ChunkRef>) {
+        let mut chunks = std::mem::take(&mut self.chunks);
+        chunks.sort_by_key(|(row, _)| *row);
+        let mut ends = vec![0u32; rows];
+        for (row, _) in &chunks {
+            ends[*row as usize] += 1;
+        }
+        let mut end = 0;
+        for e in &mut ends {
+            end += *e;
+            *e = end;
+        }
+        (ends, chunks.into_iter().map(|(_, c)| c).collect())
+    }
+}
+
+/// Loaded chunks of a run of series.
+struct BlockRun {
+    first_row: usize,
+    row_ends: Vec<u32>,
+    chunks: Vec<ChunkRef>,
+    pages: Vec<Arc<DataPage>>,
+    times: Vec<Arc<TimesGroup>>,
+    object: String,
+    caches: Arc<Caches>,
+    concatenated: HashMap<ConcatKey, Timestamps>,
+}
+
+impl SeriesRun for BlockRun {
+    fn read(&mut self, row: usize, out: &mut SampleBuf) -> Result<()> {
+        out.clear();
+        let i = row.checked_sub(self.first_row).filter(|i| *i < self.row_ends.len()).expect("the row is one of those that were loaded");
+        let start = if i == 0 { 0 } else { self.row_ends[i - 1] as usize };
+        let range = start..self.row_ends[i] as usize;
+        match range.len() {
+            0 => Ok(()),
+            1 => {
+                let chunk = self.chunks[start];
+                out.timestamps = self.timestamps(chunk)?;
+                self.decode(chunk, out)
+            }
+            _ => self.read_several(range, out),
+        }
+    }
+}
+
+impl BlockRun {
+    fn corrupt(&self, reason: impl std::fmt::Display) -> Error {
+        Error::corrupt(self.object.as_str(), reason.to_string())
+    }
+
+    fn timestamps(&self, chunk: ChunkRef) -> Result<Timestamps> {
+        self.times[chunk.times_group as usize].timestamps(chunk.times).map_err(|e| self.corrupt(e))
+    }
+
+    /// Appends the values of a chunk.
+    fn decode(&self, chunk: ChunkRef, out: &mut SampleBuf) -> Result<()> {
+        let count = self.times[chunk.times_group as usize].entries[chunk.times as usize].count as usize;
+        let bytes = self.pages[chunk.page as usize].get(chunk.in_page as usize).ok_or_else(|| self.corrupt("a page is too short"))?;
+        match chunk.kind {
+            KIND_FLOAT => ValueCodec::from_u8(chunk.codec).and_then(|codec| decode_values(codec, bytes, count, &mut out.values)),
+            KIND_HISTOGRAM => {
+                let mut histograms = Vec::with_capacity(count);
+                decode_histograms(bytes, count, &mut histograms).map(|()| {
+                    for histogram in histograms {
+                        let place = out.values.len() as u32;
+                        out.values.push(histogram.sum);
+                        out.histograms.push((place, Arc::new(histogram)));
+                    }
+                })
+            }
+            kind => Err(Error::corrupt("chunk", format!("kind {kind} is not known"))),
+        }
+        .map_err(|e| self.corrupt(e))
+    }
+
+    fn read_several(&mut self, range: Range<usize>, out: &mut SampleBuf) -> Result<()> {
+        let mut parts = smallvec::SmallVec::<[Timestamps; 8]>::new();
+        for chunk in &self.chunks[range] {
+            parts.push(self.timestamps(*chunk)?);
+            self.decode(*chunk, out)?;
+        }
+        let key: ConcatKey = parts.iter().map(Timestamps::id).collect();
+        let shared = !key.contains(&0);
+        if shared && let Some(timestamps) = self.concatenation(&key) {
+            out.timestamps = timestamps;
+            return Ok(());
+        }
+        let all: Vec<i64> = parts.iter().flat_map(|p| p.iter().copied()).collect();
+        if !all.is_sorted_by(|a, b| a < b) {
+            return interleave(all, out).map_err(|reason| self.corrupt(reason));
+        }
+        if !shared {
+            out.timestamps = Timestamps::unshared(all);
+            return Ok(());
+        }
+        out.timestamps = Timestamps::shared(all);
+        self.caches.concatenations.insert(key.clone(), out.timestamps.clone());
+        self.concatenated.insert(key, out.timestamps.clone());
+        Ok(())
+    }
+
+    fn concatenation(&mut self, key: &ConcatKey) -> Option<Timestamps> {
+        if let Some(timestamps) = self.concatenated.get(key) {
+            return Some(timestamps.clone());
+        }
+        let timestamps = self.caches.concatenations.get(key)?;
+        self.concatenated.insert(key.clone(), timestamps.clone());
+        Some(timestamps)
+    }
+}
+
+/// Brings samples of chunks that overlap in time (floats and histograms of one series) into time order.
+fn interleave(times: Vec<i64>, out: &mut SampleBuf) -> Result<(), String> {
+    let mut order: Vec<usize> = (0..times.len()).collect();
+    order.sort_by_key(|i| times[*i]);
+    let sorted: Vec<i64> = order.iter().map(|i| times[*i]).collect();
+    if let Some(w) = sorted.windows(2).find(|w| w[0] == w[1]) {
+        return Err(format!("a series has two samples at {} ms", w[0]));
+    }
+    let mut new_place = vec![0u32; order.len()];
+    for (place, i) in order.iter().enumerate() {
+        new_place[*i] = place as u32;
+    }
+    for (i, _) in &mut out.histograms {
+        *i = new_place[*i as usize];
+    }
+    out.histograms.sort_by_key(|(i, _)| *i);
+    out.values = order.iter().map(|i| out.values[*i]).collect();
+    out.timestamps = Timestamps::unshared(sorted);
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! `sum`, `avg`, `min`, `max`, `count`, `group`, `stddev` and `stdvar` as aggregate functions of DataFusion whose values are
+//! whole vectors: state is one or a few columns of vectors, so that partial results travel as record batches.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::{ScalarValue, internal_err, not_impl_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
+
+use super::chunk::{self, flat_values, values_array, values_type};
+use crate::kernel::aggregate::{self as kernel, Init};
+
+/// The aggregations that keep one vector of state, or a few, for each group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are the operators'")]
+pub enum VectorAggregate {
+    Sum,
+    Avg,
+    Min,
+    Max,
+    Count,
+    Group,
+    Stddev,
+    Stdvar,
+}
+
+impl VectorAggregate {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Count => "count",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+        }
+    }
+
+    fn state(self) -> &'static [Init] {
+        match self {
+            Self::Sum => &kernel::SUM_STATE,
+            Self::Avg => &kernel::AVG_STATE,
+            Self::Min | Self::Max => &kernel::EXTREME_STATE,
+            Self::Count => &kernel::COUNT_STATE,
+            Self::Group => &kernel::GROUP_STATE,
+            Self::Stddev | Self::Stdvar => &kernel::VARIANCE_STATE,
+        }
+    }
+
+    /// The function for vectors of `steps` values, of which about `groups` are made.
+    pub fn function(self, steps: usize, groups: usize) -> Arc<AggregateUDF> {
+        Arc::new(AggregateUDF::from(VectorFunction { aggregate: self, steps, groups, signature: Signature::any(1, Volatility::Immutable) }))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct VectorFunction {
+    aggregate: VectorAggregate,
+    steps: usize,
+    groups: usize,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for VectorFunction {
+    fn name(&self) -> &str {
+        self.aggregate.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(values_type(self.steps))
+    }
+
+    fn is_nullable(&self) -> bool {
+        false
+    }
+
+    fn accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        not_impl_err!("{} of vectors is always grouped", self.aggregate.name())
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        let field = |i| Arc::new(Field::new(format!("{}[{i}]", args.name), values_type(self.steps), false));
+        Ok((0..self.aggregate.state().len()).map(field).collect())
+    }
+
+    fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
+        true
+    }
+
+    fn create_groups_accumulator(&self, _: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        Ok(Box::new(VectorAccumulator {
+            aggregate: self.aggregate,
+            steps: self.steps,
+            expected_groups: self.groups,
+            groups: 0,
+            columns: self.aggregate.state().iter().map(|_| Vec::new()).collect(),
+        }))
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn default_value(&self, data_type: &DataType) -> Result<ScalarValue> {
+        internal_err!("{} has no value without groups ({data_type})", self.aggregate.name())
+    }
+}
+
+/// State of all groups: for each state column one vector after the other.
+struct VectorAccumulator {
+    aggregate: VectorAggregate,
+    steps: usize,
+    expected_groups: usize,
+    groups: usize,
+    columns: Vec<Vec<f64>>,
+}
+
+impl VectorAccumulator {
+    fn grow(&mut self, groups: usize) {
+        let room = groups.max(self.expected_groups) * self.steps;
+        for (column, init) in self.columns.iter_mut().zip(self.aggregate.state()) {
+            if column.capacity() == 0 {
+                column.reserve_exact(room);
+            }
+            column.resize(groups * self.steps, init.value());
+        }
+        self.groups = groups;
+    }
+
+    fn update(&mut self, group: usize, row: &[f64]) {
+        let at = group * self.steps..(group + 1) * self.steps;
+        match (self.aggregate, self.columns.as_mut_slice()) {
+            (VectorAggregate::Sum, [sum, comp]) => kernel::sum_update(&mut sum[at.clone()], &mut comp[at], row),
+            (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_update(&mut sum[at.clone()], &mut comp[at.clone()], &mut count[at], row),
+            (VectorAggregate::Min, [best]) => kernel::min_update(&mut best[at], row),
+            (VectorAggregate::Max, [best]) => kernel::max_update(&mut best[at], row),
+            (VectorAggregate::Count, [count]) => kernel::count_update(&mut count[at], row),
+            (VectorAggregate::Group, [group]) => kernel::group_update(&mut group[at], row),
+            (VectorAggregate::Stddev | VectorAggregate::Stdvar, [count, mean, m2]) => {
+                kernel::variance_update(&mut count[at.clone()], &mut mean[at.clone()], &mut m2[at], row);
+            }
+            _ => unreachable!("the number of columns is that of the aggregation's state"),
+        }
+    }
+
+    fn merge(&mut self, group: usize, rows: &[&[f64]]) {
+        let at = group * self.steps..(group + 1) * self.steps;
+        match (self.aggregate, self.columns.as_mut_slice(), rows) {
+            (VectorAggregate::Sum, [sum, comp], [s, c]) => kernel::sum_merge(&mut sum[at.clone()], &mut comp[at], s, c),
+            (VectorAggregate::Avg, [sum, comp, count], [s, c, n]) => {
+                kernel::avg_merge([&mut sum[at.clone()], &mut comp[at.clone()], &mut count[at]], [s, c, n]);
+            }
+            (VectorAggregate::Min, [best], [b]) => kernel::min_update(&mut best[at], b),
+            (VectorAggregate::Max, [best], [b]) => kernel::max_update(&mut best[at], b),
+            (VectorAggregate::Count, [count], [n]) => kernel::count_merge(&mut count[at], n),
+            (VectorAggregate::Group, [group], [g]) => kernel::group_update(&mut group[at], g),
+            (VectorAggregate::Stddev | VectorAggregate::Stdvar, [count, mean, m2], [n, m, s]) => {
+                kernel::variance_merge(&mut count[at.clone()], &mut mean[at.clone()], &mut m2[at], n, m, s);
+            }
+            _ => unreachable!("the number of columns is that of the aggregation's state"),
+        }
+    }
+
+    /// Takes the state of the first groups out, column by column.
+    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<f64>> {
+        let groups = match emit_to {
+            EmitTo::All => self.groups,
+            EmitTo::First(n) => n,
+        };
+        let emit = match emit_to {
+            EmitTo::All => EmitTo::All,
+            EmitTo::First(n) => EmitTo::First(n * self.steps),
+        };
+        self.groups -= groups;
+        self.columns.iter_mut().map(|column| emit.take_needed(column)).collect()
+    }
+
+    fn finish(&self, mut columns: Vec<Vec<f64>>) -> Vec<f64> {
+        let mut out = vec![chunk::ABSENT; columns[0].len()];
+        match (self.aggregate, columns.as_slice()) {
+            (VectorAggregate::Sum, [sum, comp]) => kernel::sum_finish(sum, comp, &mut out),
+            (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_finish(sum, comp, count, &mut out),
+            (VectorAggregate::Count, [count]) => kernel::count_finish(count, &mut out),
+            (VectorAggregate::Stddev, [count, _, m2]) => kernel::stddev_finish(count, m2, &mut out),
+            (VectorAggregate::Stdvar, [count, _, m2]) => kernel::stdvar_finish(count, m2, &mut out),
+            _ => out = columns.swap_remove(0),
+        }
+        out
+    }
+}
+
+impl GroupsAccumulator for VectorAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], filter: Option<&BooleanArray>, total_num_groups: usize) -> Result<()> {
+        self.grow(total_num_groups);
+        let flat = flat_values(&values[0])?;
+        for (i, (row, group)) in flat.values().chunks_exact(self.steps).zip(group_indices).enumerate() {
+            if filter.is_none_or(|f| f.is_valid(i) && f.value(i)) {
+                self.update(*group, row);
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.grow(total_num_groups);
+        let columns = values.iter().map(|v| Ok(&flat_values(v)?.values()[..])).collect::<Result<Vec<&[f64]>>>()?;
+        let mut rows: Vec<&[f64]> = Vec::with_capacity(columns.len());
+        for (i, group) in group_indices.iter().enumerate() {
+            rows.clear();
+            rows.extend(columns.iter().map(|c| &c[i * self.steps..(i + 1) * self.steps]));
+            self.merge(*group, &rows);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let columns = self.take(emit_to);
+        Ok(Arc::new(values_array(self.steps, self.finish(columns))?))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        self.take(emit_to).into_iter().map(|column| Ok(Arc::new(values_array(self.steps, column)?) as ArrayRef)).collect()
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let rows = values[0].len();
+        let mut single = Self { aggregate: self.aggregate, steps: self.steps, expected_groups: rows, groups: 0, columns: self.columns.iter().map(|_| Vec::new()).collect() };
+        let groups: Vec<usize> = (0..rows).collect();
+        single.update_batch(values, &groups, filter, rows)?;
+        single.state(EmitTo::All)
+    }
+
+    fn size(&self) -> usize {
+        self.columns.iter().map(|c| c.capacity() * size_of::<f64>()).sum()
+    }
+}

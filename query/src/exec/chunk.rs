@@ -1,0 +1,240 @@
+//! Rows as operators work on them, and their form as record batches.
+//!
+//! A batch has the columns `labels: BinaryView` (the canonical bytes of the current expression's label set) and
+//! `values: FixedSizeList<Float64, steps>`, where the stale marker's bits stand for "no sample". Nothing is ever null.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, BinaryViewBuilder, FixedSizeListArray, Float64Array};
+use arrow::buffer::ScalarBuffer;
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use datafusion::error::{DataFusionError, Result};
+use isobar_block::sample::STALE_NAN_BITS;
+use isobar_block::{LabelsRef, is_stale};
+
+/// Position of the label column.
+pub const LABELS: usize = 0;
+/// Position of the value column.
+pub const VALUES: usize = 1;
+
+/// The bits that stand for "no sample".
+pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
+
+/// Most values in one batch that an operator makes; more rows are cut into several.
+pub const BATCH_VALUES: usize = 32_768;
+
+/// Rows in a batch of vectors with `steps` values: enough to spread the fixed costs, few enough to cancel promptly.
+pub fn batch_rows(steps: usize) -> usize {
+    (BATCH_VALUES / steps.max(1)).clamp(16, 1024)
+}
+
+/// The element field of the value column.
+pub fn item_field() -> FieldRef {
+    Arc::new(Field::new_list_field(DataType::Float64, false))
+}
+
+/// The type of the value column.
+pub fn values_type(steps: usize) -> DataType {
+    DataType::FixedSizeList(item_field(), steps as i32)
+}
+
+/// The schema of vectors with `steps` values.
+pub fn schema(steps: usize) -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("labels", DataType::BinaryView, false), Field::new("values", values_type(steps), false)]))
+}
+
+/// Wraps values, `steps` for each row, as a value column.
+///
+/// # Errors
+/// If the number of values is not a multiple of `steps`.
+pub fn values_array(steps: usize, values: Vec<f64>) -> Result<FixedSizeListArray> {
+    let floats = Float64Array::new(ScalarBuffer::from(values), None);
+    Ok(FixedSizeListArray::try_new(item_field(), steps as i32, Arc::new(floats), None)?)
+}
+
+/// The values inside of a value column, row after row.
+///
+/// # Errors
+/// If the column has another type.
+pub fn flat_values(column: &ArrayRef) -> Result<&Float64Array> {
+    let list = column.as_fixed_size_list_opt().ok_or_else(|| DataFusionError::Internal("a value column is not a list".into()))?;
+    list.values().as_primitive_opt::<Float64Type>().ok_or_else(|| DataFusionError::Internal("a value column is not of floats".into()))
+}
+
+/// Some rows.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Values for each row.
+    pub steps: usize,
+    /// Label sets.
+    pub labels: BinaryViewArray,
+    /// Row after row, `steps` values each.
+    pub values: Vec<f64>,
+}
+
+impl Chunk {
+    /// No rows.
+    pub fn empty(steps: usize) -> Self {
+        ChunkBuilder::new(steps, 0).finish()
+    }
+
+    /// One row.
+    pub fn single(labels: LabelsRef<'_>, values: Vec<f64>) -> Self {
+        let mut builder = ChunkBuilder::new(values.len(), 1);
+        builder.push(labels, &values);
+        builder.finish()
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Labels of a row.
+    pub fn labels(&self, row: usize) -> LabelsRef<'_> {
+        labels_of(&self.labels, row)
+    }
+
+    /// Values of a row.
+    pub fn row(&self, row: usize) -> &[f64] {
+        &self.values[row * self.steps..][..self.steps]
+    }
+
+    /// Bytes that the rows take, for memory accounting.
+    pub fn size_bytes(&self) -> usize {
+        self.values.capacity() * size_of::<f64>() + self.labels.get_array_memory_size()
+    }
+
+    /// All rows of several chunks.
+    pub fn concat(steps: usize, chunks: Vec<Self>) -> Self {
+        if chunks.len() == 1 {
+            return chunks.into_iter().next().expect("there is one");
+        }
+        let mut all = ChunkBuilder::new(steps, chunks.iter().map(Self::len).sum());
+        for chunk in chunks {
+            for row in 0..chunk.len() {
+                all.push(chunk.labels(row), chunk.row(row));
+            }
+        }
+        all.finish()
+    }
+
+    /// Takes the columns of a batch, without copying where nobody else holds them.
+    ///
+    /// # Errors
+    /// If the batch has another schema.
+    pub fn from_batch(batch: RecordBatch) -> Result<Self> {
+        let (_, columns, rows) = batch.into_parts();
+        let mut columns = columns.into_iter();
+        let (Some(labels), Some(values)) = (columns.next(), columns.next()) else {
+            return Err(DataFusionError::Internal("a batch has no labels or no values".into()));
+        };
+        let labels = labels.as_binary_view_opt().cloned().ok_or_else(|| DataFusionError::Internal("a label column is not binary".into()))?;
+        let floats = flat_values(&values)?.values().clone();
+        drop(values);
+        let steps = if rows == 0 { 0 } else { floats.len() / rows };
+        let values = floats.into_inner().into_vec::<f64>().unwrap_or_else(|shared| ScalarBuffer::<f64>::from(shared).to_vec());
+        Ok(Self { steps, labels, values })
+    }
+
+    /// The rows as a batch of [`schema`].
+    ///
+    /// # Errors
+    /// If the number of values does not fit the number of rows.
+    pub fn into_batch(self, schema: SchemaRef) -> Result<RecordBatch> {
+        let values = values_array(self.steps, self.values)?;
+        Ok(RecordBatch::try_new(schema, vec![Arc::new(self.labels), Arc::new(values)])?)
+    }
+}
+
+/// The labels in a row of a label column.
+pub fn labels_of(column: &BinaryViewArray, row: usize) -> LabelsRef<'_> {
+    // SAFETY: label columns are filled by `ChunkBuilder` and the scan only, from canonical label sets.
+    unsafe { LabelsRef::from_bytes_unchecked(column.value(row)) }
+}
+
+/// Labels in bytes that an operator has put together in canonical form: in ascending order of names, without empty values.
+pub fn labels_from_bytes(bytes: &[u8]) -> LabelsRef<'_> {
+    // SAFETY: the callers copy labels of canonical sets, or append them in order with `push_label`.
+    unsafe { LabelsRef::from_bytes_unchecked(bytes) }
+}
+
+/// Collects rows.
+pub struct ChunkBuilder {
+    steps: usize,
+    labels: BinaryViewBuilder,
+    /// The values so far. Whoever appends here directly appends `steps` of them, and the labels with
+    /// [`ChunkBuilder::push_labels`].
+    pub values: Vec<f64>,
+    rows: usize,
+}
+
+impl ChunkBuilder {
+    /// Makes room for `rows` rows.
+    pub fn new(steps: usize, rows: usize) -> Self {
+        Self { steps, labels: BinaryViewBuilder::with_capacity(rows), values: Vec::with_capacity(rows * steps), rows: 0 }
+    }
+
+    /// Number of rows so far.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there is no row yet.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Makes room for `rows` more rows.
+    pub fn reserve(&mut self, rows: usize) {
+        self.values.reserve_exact(rows * self.steps);
+    }
+
+    /// Appends a row.
+    pub fn push(&mut self, labels: LabelsRef<'_>, values: &[f64]) {
+        debug_assert_eq!(values.len(), self.steps);
+        self.values.extend_from_slice(values);
+        self.push_labels(labels);
+    }
+
+    /// Appends the labels of a row whose values are in [`ChunkBuilder::values`] already.
+    pub fn push_labels(&mut self, labels: LabelsRef<'_>) {
+        self.labels.append_value(labels.as_bytes());
+        self.rows += 1;
+        debug_assert_eq!(self.values.len(), self.rows * self.steps);
+    }
+
+    /// The rows, of which only the values are in the builder.
+    pub fn finish_with_labels<'a>(mut self, labels: impl Iterator<Item = LabelsRef<'a>>) -> Chunk {
+        for labels in labels {
+            self.labels.append_value(labels.as_bytes());
+            self.rows += 1;
+        }
+        debug_assert_eq!(self.values.len(), self.rows * self.steps);
+        self.finish()
+    }
+
+    /// The rows; the builder is empty then.
+    pub fn finish(&mut self) -> Chunk {
+        self.rows = 0;
+        let values = std::mem::take(&mut self.values);
+        Chunk { steps: self.steps, labels: self.labels.finish(), values }
+    }
+}
+
+/// Whether a value is one, and not "no sample".
+#[inline]
+pub fn present(value: f64) -> bool {
+    !is_stale(value)
+}
+
+/// Whether a row has a sample at all.
+pub fn any_present(values: &[f64]) -> bool {
+    values.iter().any(|v| present(*v))
+}

@@ -1,0 +1,168 @@
+//! The part of the scan that turns samples into one value for each step, and notes what is odd about them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use isobar_block::{LabelsRef, SampleBuf};
+
+use super::{Param, ScanFunction, ScanSpec};
+use crate::exec::chunk::ABSENT;
+use crate::exec::context::QueryContext;
+use crate::exec::format::go_float;
+use crate::kernel::{self, Params, RangeFn, Scratch, WindowPlan, instant};
+use crate::promql::ast::RangeMode;
+
+/// Samples after which a batch ends early, so that long series do not delay cancellation.
+pub(super) const MAX_BATCH_SAMPLES: usize = 300_000;
+
+/// Window plans that are kept. Each is needed for all series of one scrape target.
+const MAX_WINDOW_PLANS: usize = 1024;
+
+/// Endings of names of counters.
+const COUNTER_ENDINGS: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
+
+/// Evaluates the scan's function on one series after the other.
+pub(super) struct Evaluator {
+    spec: Arc<ScanSpec>,
+    query: Arc<QueryContext>,
+    first: Vec<f64>,
+    second: Vec<f64>,
+    scratch: Scratch,
+    plans: HashMap<u64, Arc<WindowPlan>>,
+    last_plan: Option<(u64, Arc<WindowPlan>)>,
+    masked: Vec<f64>,
+    /// The metric name that was looked at last.
+    noted: Option<String>,
+    warned_histograms: bool,
+}
+
+impl Evaluator {
+    pub(super) fn new(spec: Arc<ScanSpec>, query: Arc<QueryContext>) -> Self {
+        Self {
+            spec,
+            query,
+            first: Vec::new(),
+            second: Vec::new(),
+            scratch: Scratch::default(),
+            plans: HashMap::new(),
+            last_plan: None,
+            masked: Vec::new(),
+            noted: None,
+            warned_histograms: false,
+        }
+    }
+
+    /// Sets the scalar arguments; `inputs` are those that were computed.
+    pub(super) fn set_inputs(&mut self, inputs: Vec<Vec<f64>>) {
+        let ScanFunction::Range(call) = &self.spec.function else {
+            return;
+        };
+        let mut params = resolve(call.params.iter().map(|(param, _)| param), inputs).into_iter();
+        self.first = params.next().unwrap_or_default();
+        self.second = params.next().unwrap_or_default();
+    }
+
+    /// Fills `out`, which has one place for each step.
+    pub(super) fn evaluate(&mut self, samples: &SampleBuf, out: &mut [f64]) {
+        if samples.is_empty() {
+            return;
+        }
+        let plan = self.window_plan(samples);
+        let mut masked = std::mem::take(&mut self.masked);
+        let values = if samples.histograms.is_empty() {
+            &samples.values
+        } else {
+            self.mask_histograms(samples, &mut masked);
+            &masked
+        };
+        let spec = &*self.spec;
+        match &spec.function {
+            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => {
+                instant::smoothed(&samples.timestamps, values, &spec.windows.grid, spec.windows.lookback_ms, out);
+            }
+            ScanFunction::Instant => instant::instant_with(plan.windows(), values, out),
+            ScanFunction::Timestamp => instant::timestamp_with(plan.windows(), &samples.timestamps, values, out),
+            ScanFunction::Range(call) => {
+                let params = Params { first: &self.first, second: &self.second, eval: spec.eval };
+                kernel::range(call.function, &params, &samples.timestamps, values, &plan, &mut self.scratch, out);
+            }
+        }
+        self.masked = masked;
+    }
+
+    fn window_plan(&mut self, samples: &SampleBuf) -> Arc<WindowPlan> {
+        let id = samples.timestamps.id();
+        if id == 0 {
+            return Arc::new(WindowPlan::new(&samples.timestamps, &self.spec.windows));
+        }
+        if let Some((last, plan)) = &self.last_plan
+            && *last == id
+        {
+            return Arc::clone(plan);
+        }
+        if self.plans.len() >= MAX_WINDOW_PLANS {
+            self.plans.clear();
+        }
+        let plan = self.plans.entry(id).or_insert_with(|| Arc::new(WindowPlan::new(&samples.timestamps, &self.spec.windows)));
+        self.last_plan = Some((id, Arc::clone(plan)));
+        Arc::clone(plan)
+    }
+
+    /// The values with the absent marker where a native histogram is.
+    fn mask_histograms(&mut self, samples: &SampleBuf, masked: &mut Vec<f64>) {
+        masked.clear();
+        masked.extend_from_slice(&samples.values);
+        for (i, _) in &samples.histograms {
+            masked[*i as usize] = ABSENT;
+        }
+        if !std::mem::replace(&mut self.warned_histograms, true) {
+            self.query.warn_general("native histograms are not evaluated yet: the selected series have some, and they are left out of this answer");
+        }
+    }
+
+    /// Notes what is odd about a series that has a result.
+    pub(super) fn note(&mut self, labels: LabelsRef<'_>) {
+        let ScanFunction::Range(call) = &self.spec.function else {
+            return;
+        };
+        match call.function {
+            RangeFn::Rate | RangeFn::Increase if self.spec.windows.mode == RangeMode::Plain => {
+                let name = labels.metric_name();
+                if self.noted.as_deref() != Some(name) {
+                    self.noted = Some(name.to_owned());
+                    note_counter_name(&self.query, call.span, name);
+                }
+            }
+            RangeFn::QuantileOverTime if self.noted.is_none() => {
+                self.noted = Some(String::new());
+                warn_quantiles(&self.query, call.params[0].1, &self.first);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The values of scalar arguments: those known, and the next of `inputs` for the others.
+pub fn resolve<'a>(params: impl Iterator<Item = &'a Param>, inputs: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let mut inputs = inputs.into_iter();
+    params
+        .map(|param| match param {
+            Param::Known(values) => values.clone(),
+            Param::Input => inputs.next().unwrap_or_default(),
+        })
+        .collect()
+}
+
+/// Notes a name that is not that of a counter.
+pub fn note_counter_name(query: &QueryContext, span: crate::promql::ast::Span, name: &str) {
+    if !name.is_empty() && !COUNTER_ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        query.info(span, format_args!("metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {name:?}"));
+    }
+}
+
+/// Warns of quantiles outside of 0 to 1.
+pub fn warn_quantiles(query: &QueryContext, span: crate::promql::ast::Span, quantiles: &[f64]) {
+    for q in quantiles.iter().filter(|q| !(0.0..=1.0).contains(*q) && !isobar_block::is_stale(**q)) {
+        query.warn(span, format_args!("quantile value should be between 0 and 1, got {}", go_float(*q)));
+    }
+}

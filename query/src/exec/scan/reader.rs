@@ -1,0 +1,293 @@
+//! Reads the series of a partition in label order, from several sets at once: a series that is in several sets comes out
+//! once, with all of its samples. Loads run ahead of reading, on the runtime for IO.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use isobar_block::{LabelsRef, SampleBuf, SeriesRun, SeriesSet, TimeRange, Timestamps};
+use smallvec::SmallVec;
+use tokio::task::JoinHandle;
+
+use crate::exec::context::QueryContext;
+use crate::plan::Selection;
+use crate::result::{Error, Result};
+
+/// Rows that are loaded at a time. Twice as many are in memory in their encoded form.
+const LOAD_ROWS: usize = 4096;
+
+/// Merged timestamp vectors that are remembered.
+const MAX_MERGED_TIMESTAMPS: usize = 4096;
+
+/// Splits the series of a selection into at most `count` disjoint ranges of labels of about equal size; each is a range of
+/// rows for each set.
+pub fn partitions(selection: &Selection, count: usize) -> Vec<Vec<Range<usize>>> {
+    let sets = &selection.sets;
+    let Some(largest) = sets.iter().max_by_key(|s| s.len()) else {
+        return vec![Vec::new()];
+    };
+    let count = count.clamp(1, largest.len().max(1));
+    let mut starts: Vec<usize> = vec![0; sets.len()];
+    let mut out = Vec::with_capacity(count);
+    for i in 1..=count {
+        let ends: Vec<usize> = if i == count {
+            sets.iter().map(|s| s.len()).collect()
+        } else {
+            let border = largest.labels(i * largest.len() / count);
+            sets.iter().map(|s| first_not_below(&**s, border)).collect()
+        };
+        out.push(starts.iter().zip(&ends).map(|(start, end)| *start..*end).collect());
+        starts = ends;
+    }
+    out
+}
+
+fn first_not_below(set: &dyn SeriesSet, border: LabelsRef<'_>) -> usize {
+    let (mut low, mut high) = (0, set.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if set.labels(middle) < border {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// The series of one partition, one after the other.
+pub struct SeriesReader {
+    cursors: Vec<Cursor>,
+    /// The cursors that stand at the current series, ascending.
+    current: SmallVec<[usize; 4]>,
+    samples: SampleBuf,
+    other: SampleBuf,
+    spare: SampleBuf,
+    merged: HashMap<(u64, u64), Timestamps>,
+    query: Arc<QueryContext>,
+}
+
+impl SeriesReader {
+    /// A reader of `rows` of each set of the selection.
+    pub fn new(selection: &Selection, rows: &[Range<usize>], query: Arc<QueryContext>) -> Self {
+        let cursors = selection
+            .sets
+            .iter()
+            .zip(rows)
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(set, rows)| Cursor { set: Arc::clone(set), range: selection.range, next: rows.start, end: rows.end, run: None, loaded: rows.start, ahead: None })
+            .collect();
+        Self {
+            cursors,
+            current: SmallVec::new(),
+            samples: SampleBuf::default(),
+            other: SampleBuf::default(),
+            spare: SampleBuf::default(),
+            merged: HashMap::new(),
+            query,
+        }
+    }
+
+    /// Goes to the next series, waiting for its data if they are not there yet. False at the end.
+    ///
+    /// # Errors
+    /// Those of loading.
+    pub async fn advance(&mut self) -> Result<bool> {
+        for i in self.current.drain(..) {
+            self.cursors[i].next += 1;
+        }
+        if let [only] = self.cursors.as_slice() {
+            if only.next < only.end {
+                self.current.push(0);
+            }
+        } else {
+            self.find_least();
+        }
+        for i in &self.current {
+            let cursor = &mut self.cursors[*i];
+            if cursor.next >= cursor.loaded {
+                cursor.load(&self.query).await?;
+            }
+        }
+        Ok(!self.current.is_empty())
+    }
+
+    fn find_least(&mut self) {
+        let mut least: Option<LabelsRef<'_>> = None;
+        for (i, cursor) in self.cursors.iter().enumerate() {
+            if cursor.next >= cursor.end {
+                continue;
+            }
+            let labels = cursor.set.labels(cursor.next);
+            match least.map(|l| labels.cmp(&l)) {
+                Some(std::cmp::Ordering::Greater) => continue,
+                Some(std::cmp::Ordering::Equal) => {}
+                Some(std::cmp::Ordering::Less) | None => {
+                    self.current.clear();
+                    least = Some(labels);
+                }
+            }
+            self.current.push(i);
+        }
+    }
+
+    /// Labels of the current series.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn labels(&self) -> LabelsRef<'_> {
+        let cursor = &self.cursors[self.current[0]];
+        cursor.set.labels(cursor.next)
+    }
+
+    /// Decodes the current series.
+    ///
+    /// # Errors
+    /// If its data are corrupt.
+    pub fn read(&mut self) -> Result<&SampleBuf> {
+        for (nth, i) in self.current.iter().enumerate() {
+            let target = if nth == 0 { &mut self.samples } else { &mut self.other };
+            self.cursors[*i].read(target)?;
+            if nth > 0 {
+                merge(&mut self.samples, &mut self.other, &mut self.spare, &mut self.merged);
+            }
+        }
+        self.query.count_samples(self.samples.len());
+        Ok(&self.samples)
+    }
+}
+
+struct Cursor {
+    set: Arc<dyn SeriesSet>,
+    range: TimeRange,
+    next: usize,
+    end: usize,
+    run: Option<Box<dyn SeriesRun>>,
+    /// One past the last row of `run`.
+    loaded: usize,
+    ahead: Option<Ahead>,
+}
+
+/// A load that was begun.
+enum Ahead {
+    Done(isobar_block::Result<Box<dyn SeriesRun>>),
+    Running(Task),
+}
+
+/// A task that ends when nobody waits for it any more.
+struct Task(JoinHandle<isobar_block::Result<Box<dyn SeriesRun>>>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Cursor {
+    /// Makes the run that holds row `next`, and begins to load the one after it.
+    async fn load(&mut self, query: &Arc<QueryContext>) -> Result<()> {
+        let rows = self.next..(self.next + LOAD_ROWS).min(self.end);
+        let ahead = match self.ahead.take() {
+            Some(ahead) => ahead,
+            None => self.begin(rows.clone(), query),
+        };
+        self.run = None;
+        let run = match ahead {
+            Ahead::Done(run) => run?,
+            Ahead::Running(mut task) => match (&mut task.0).await {
+                Ok(run) => run?,
+                Err(e) if e.is_cancelled() => return Err(Error::Canceled),
+                Err(e) => return Err(Error::Internal(format!("loading series: {e}"))),
+            },
+        };
+        self.run = Some(run);
+        self.loaded = rows.end;
+        if rows.end < self.end {
+            self.ahead = Some(self.begin(rows.end..(rows.end + LOAD_ROWS).min(self.end), query));
+        }
+        Ok(())
+    }
+
+    fn begin(&self, rows: Range<usize>, query: &Arc<QueryContext>) -> Ahead {
+        let (set, range) = (Arc::clone(&self.set), self.range);
+        let mut loading = Box::pin(async move { set.load(rows, range).await });
+        // What is in memory already is there at the first poll, and needs no task on the other runtime.
+        let _entered = query.io().enter();
+        match loading.as_mut().now_or_never() {
+            Some(run) => Ahead::Done(run),
+            None => Ahead::Running(Task(query.io().spawn(loading))),
+        }
+    }
+
+    fn read(&mut self, out: &mut SampleBuf) -> Result<()> {
+        let run = self.run.as_mut().ok_or_else(|| Error::Internal("a series was read before it was loaded".into()))?;
+        Ok(run.read(self.next, out)?)
+    }
+}
+
+/// Merges `later` into `samples` by timestamp; of two samples at one timestamp that of `later` counts.
+fn merge(samples: &mut SampleBuf, later: &mut SampleBuf, spare: &mut SampleBuf, known: &mut HashMap<(u64, u64), Timestamps>) {
+    if later.is_empty() {
+        return;
+    }
+    if samples.is_empty() {
+        std::mem::swap(samples, later);
+        return;
+    }
+    if later.timestamps[later.len() - 1] < samples.timestamps[0] {
+        std::mem::swap(samples, later);
+    }
+    if samples.timestamps[samples.len() - 1] < later.timestamps[0] {
+        return append(samples, later, known);
+    }
+    spare.clear();
+    let mut times = Vec::with_capacity(samples.len() + later.len());
+    let (mut i, mut j, mut hist_i, mut hist_j) = (0, 0, 0, 0);
+    while i < samples.len() || j < later.len() {
+        let take_later = j < later.len() && (i >= samples.len() || later.timestamps[j] <= samples.timestamps[i]);
+        let (from, at, histograms, hist) = if take_later { (&*later, j, &later.histograms, &mut hist_j) } else { (&*samples, i, &samples.histograms, &mut hist_i) };
+        while histograms.get(*hist).is_some_and(|(n, _)| (*n as usize) < at) {
+            *hist += 1;
+        }
+        if let Some((_, histogram)) = histograms.get(*hist).filter(|(n, _)| *n as usize == at) {
+            spare.histograms.push((spare.values.len() as u32, Arc::clone(histogram)));
+        }
+        let time = from.timestamps[at];
+        times.push(time);
+        spare.values.push(from.values[at]);
+        if take_later {
+            j += 1;
+            if i < samples.len() && samples.timestamps[i] == time {
+                i += 1;
+            }
+        } else {
+            i += 1;
+        }
+    }
+    spare.timestamps = Timestamps::unshared(times);
+    std::mem::swap(samples, spare);
+}
+
+/// [`merge`] where all of `later` comes after all of `samples`. The joined timestamps are remembered, so that the windows over
+/// them are computed once for all series of a scrape target.
+fn append(samples: &mut SampleBuf, later: &SampleBuf, known: &mut HashMap<(u64, u64), Timestamps>) {
+    let offset = samples.len() as u32;
+    let ids = (samples.timestamps.id(), later.timestamps.id());
+    let join = || samples.timestamps.iter().chain(later.timestamps.iter()).copied().collect();
+    let joined = if ids.0 == 0 || ids.1 == 0 {
+        Timestamps::unshared(join())
+    } else if let Some(joined) = known.get(&ids) {
+        joined.clone()
+    } else {
+        if known.len() >= MAX_MERGED_TIMESTAMPS {
+            known.clear();
+        }
+        let joined = Timestamps::shared(join());
+        known.insert(ids, joined.clone());
+        joined
+    };
+    samples.timestamps = joined;
+    samples.values.extend_from_slice(&later.values);
+    samples.histograms.extend(later.histograms.iter().map(|(i, h)| (i + offset, Arc::clone(h))));
+}

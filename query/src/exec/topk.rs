@@ -1,0 +1,399 @@
+//! `topk`, `bottomk`, `limitk` and `limit_ratio`: rows stay as they are, but only at the steps at which they are selected.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use isobar_block::{Labels, LabelsRef};
+
+use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, present};
+use super::context::QueryContext;
+use super::format::go_float;
+use super::labels::LabelRule;
+use super::operator::{MapWorker, Operator, Worker};
+use super::scalar::side_params;
+use super::scan::Param;
+use crate::promql::ast::Span;
+use crate::result::{Error, Result};
+
+/// Which rows are selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Those with the largest values.
+    Largest,
+    /// Those with the smallest values.
+    Smallest,
+    /// The first ones.
+    First,
+}
+
+/// Selects up to k rows of each group at each step.
+#[derive(Clone, Debug)]
+pub struct TopK {
+    /// Which.
+    pub order: Order,
+    /// How many; may be different at each step.
+    pub param: Param,
+    /// How rows are grouped.
+    pub rule: LabelRule,
+    /// Length of the vectors.
+    pub steps: usize,
+    /// Whether each partition selects for itself, for another one of these to select from that.
+    pub partial: bool,
+}
+
+impl Operator for TopK {
+    fn name(&self) -> &'static str {
+        "TopKStepsExec"
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "order={:?}, {}{}", self.order, self.rule, if self.partial { ", partial" } else { "" })
+    }
+
+    fn steps(&self) -> usize {
+        self.steps
+    }
+
+    fn parallel(&self) -> bool {
+        self.partial
+    }
+
+    fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+        let counts = side_params(std::slice::from_ref(&self.param), &sides).swap_remove(0);
+        let counts = (0..self.steps).map(|step| row_count(at_step(&counts, step))).collect::<Result<Vec<usize>>>()?;
+        Ok(Box::new(Selecting {
+            operator: self.clone(),
+            counts,
+            groups: HashMap::new(),
+            heaps: Vec::new(),
+            rows: Vec::new(),
+            free: Vec::new(),
+            entries: 0,
+            waiting: Vec::new(),
+            query: Arc::clone(query),
+        }))
+    }
+}
+
+fn at_step(values: &[f64], step: usize) -> f64 {
+    values.get(step).or(values.first()).copied().unwrap_or(f64::NAN)
+}
+
+fn row_count(k: f64) -> Result<usize> {
+    if k.is_nan() {
+        return Err(Error::Execution("Parameter value is NaN".into()));
+    }
+    if k <= i64::MIN as f64 {
+        return Err(Error::Execution(format!("Scalar value {} underflows int64", go_float(k))));
+    }
+    if k >= i64::MAX as f64 {
+        return Err(Error::Execution(format!("Scalar value {} overflows int64", go_float(k))));
+    }
+    Ok(if k < 1.0 { 0 } else { k as usize })
+}
+
+/// A value that is selected, and the row that it is of.
+type Entry = (f64, u32);
+
+struct Row {
+    labels: Labels,
+    /// Steps at which it is selected.
+    selected: u32,
+}
+
+struct Selecting {
+    operator: TopK,
+    counts: Vec<usize>,
+    groups: HashMap<Vec<u8>, usize>,
+    /// For each group and step a heap with the entry on top that is the first to go.
+    heaps: Vec<Vec<Entry>>,
+    rows: Vec<Row>,
+    free: Vec<u32>,
+    entries: usize,
+    /// What came from several partitions and has to be put in order first.
+    waiting: Vec<Chunk>,
+    query: Arc<QueryContext>,
+}
+
+impl Worker for Selecting {
+    fn push(&mut self, input: Chunk) -> Result<Option<Chunk>> {
+        if self.operator.partial {
+            for row in 0..input.len() {
+                self.offer(input.labels(row), input.row(row))?;
+            }
+        } else {
+            self.waiting.push(input);
+        }
+        Ok(None)
+    }
+
+    fn finish(&mut self) -> Result<Option<Chunk>> {
+        // Which of equal values is selected depends on the order, which must not depend on which partition was faster.
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut order: Vec<(usize, usize)> = waiting.iter().enumerate().flat_map(|(i, chunk)| (0..chunk.len()).map(move |row| (i, row))).collect();
+        order.sort_by(|a, b| waiting[a.0].labels(a.1).cmp(&waiting[b.0].labels(b.1)));
+        for (i, row) in order {
+            self.offer(waiting[i].labels(row), waiting[i].row(row))?;
+        }
+        Ok(Some(if self.operator.steps == 1 { self.in_order_of_value() } else { self.in_order_of_arrival() }))
+    }
+
+    fn size_bytes(&self) -> usize {
+        let waiting: usize = self.waiting.iter().map(Chunk::size_bytes).sum();
+        let rows: usize = self.rows.iter().map(|r| r.labels.as_bytes().len() + size_of::<Row>()).sum();
+        waiting + rows + self.entries * size_of::<Entry>() + self.heaps.capacity() * size_of::<Vec<Entry>>()
+    }
+}
+
+impl Selecting {
+    fn offer(&mut self, labels: LabelsRef<'_>, values: &[f64]) -> Result<()> {
+        self.query.check_canceled()?;
+        let mut key = Vec::new();
+        self.operator.rule.apply(labels, &mut key);
+        let steps = self.operator.steps;
+        let group = match self.groups.get(&key) {
+            Some(group) => *group,
+            None => {
+                let group = self.groups.len();
+                self.groups.insert(key, group);
+                self.heaps.resize_with((group + 1) * steps, Vec::new);
+                group
+            }
+        };
+        let order = self.operator.order;
+        let mut slot: Option<u32> = None;
+        for (step, v) in values.iter().enumerate().filter(|(_, v)| present(**v)) {
+            let count = self.counts[step];
+            let heap = &mut self.heaps[group * steps + step];
+            if heap.len() < count {
+                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels));
+                self.rows[slot as usize].selected += 1;
+                self.entries += 1;
+                heap.push((*v, slot));
+                let last = heap.len() - 1;
+                sift_up(order, heap, last);
+            } else if count > 0 && order != Order::First && goes_first(order, heap[0].0, *v) {
+                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels));
+                self.rows[slot as usize].selected += 1;
+                let (_, gone) = std::mem::replace(&mut heap[0], (*v, slot));
+                sift_down(order, heap, 0);
+                let gone_row = &mut self.rows[gone as usize];
+                gone_row.selected -= 1;
+                if gone_row.selected == 0 {
+                    self.free.push(gone);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// For range queries and partial selections: rows in the order in which they came.
+    fn in_order_of_arrival(&self) -> Chunk {
+        let steps = self.operator.steps;
+        let mut values = vec![ABSENT; self.rows.len() * steps];
+        for (i, heap) in self.heaps.iter().enumerate() {
+            for (v, row) in heap {
+                values[*row as usize * steps + i % steps] = *v;
+            }
+        }
+        let mut out = ChunkBuilder::new(steps, self.rows.len());
+        for (row, values) in self.rows.iter().zip(values.chunks(steps)).filter(|(row, _)| row.selected > 0) {
+            out.push(row.labels.as_ref(), values);
+        }
+        out.finish()
+    }
+
+    /// For instant queries: group by group, the best first.
+    fn in_order_of_value(&mut self) -> Chunk {
+        let order = self.operator.order;
+        let mut out = ChunkBuilder::new(1, self.entries);
+        for heap in &mut self.heaps {
+            if order != Order::First {
+                heap.sort_by(|a, b| if goes_first(order, a.0, b.0) { std::cmp::Ordering::Greater } else if goes_first(order, b.0, a.0) { std::cmp::Ordering::Less } else { a.1.cmp(&b.1) });
+            }
+            for (v, row) in heap.iter() {
+                out.push(self.rows[*row as usize].labels.as_ref(), &[*v]);
+            }
+        }
+        out.finish()
+    }
+}
+
+fn new_row(rows: &mut Vec<Row>, free: &mut Vec<u32>, labels: LabelsRef<'_>) -> u32 {
+    let row = Row { labels: labels.to_owned(), selected: 0 };
+    match free.pop() {
+        Some(slot) => {
+            rows[slot as usize] = row;
+            slot
+        }
+        None => {
+            rows.push(row);
+            (rows.len() - 1) as u32
+        }
+    }
+}
+
+/// Whether `a` gives way to `b`. A NaN gives way to everything else.
+fn goes_first(order: Order, a: f64, b: f64) -> bool {
+    match order {
+        Order::Largest => a < b || (a.is_nan() && !b.is_nan()),
+        Order::Smallest => a > b || (a.is_nan() && !b.is_nan()),
+        Order::First => false,
+    }
+}
+
+// The two below move entries as Go's container/heap does, so that of equal values the same ones are selected as by Prometheus.
+
+fn sift_up(order: Order, heap: &mut [Entry], mut at: usize) {
+    while at > 0 {
+        let parent = (at - 1) / 2;
+        if !goes_first(order, heap[at].0, heap[parent].0) {
+            break;
+        }
+        heap.swap(at, parent);
+        at = parent;
+    }
+}
+
+fn sift_down(order: Order, heap: &mut [Entry], mut at: usize) {
+    loop {
+        let left = 2 * at + 1;
+        if left >= heap.len() {
+            break;
+        }
+        let right = left + 1;
+        let child = if right < heap.len() && goes_first(order, heap[right].0, heap[left].0) { right } else { left };
+        if !goes_first(order, heap[child].0, heap[at].0) {
+            break;
+        }
+        heap.swap(at, child);
+        at = child;
+    }
+}
+
+/// Keeps rows whose hash is in the first (or, if negative, the last) part of all hashes.
+#[derive(Debug)]
+pub struct LimitRatio {
+    /// How large the part is; may be different at each step.
+    pub param: Param,
+    /// Where that stands.
+    pub span: Span,
+    /// Length of the vectors.
+    pub steps: usize,
+}
+
+impl Operator for LimitRatio {
+    fn name(&self) -> &'static str {
+        "LimitRatioExec"
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.param {
+            Param::Known(values) if values.len() == 1 => write!(f, "ratio={}", values[0]),
+            _ => f.write_str("ratio=<steps>"),
+        }
+    }
+
+    fn steps(&self) -> usize {
+        self.steps
+    }
+
+    fn parallel(&self) -> bool {
+        true
+    }
+
+    fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+        let ratios = side_params(std::slice::from_ref(&self.param), &sides).swap_remove(0);
+        if ratios.iter().any(|r| r.is_nan()) {
+            return Err(Error::Execution("Ratio value is NaN".into()));
+        }
+        let largest = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let smallest = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        for (worst, cap) in [(largest, 1.0), (smallest, -1.0)] {
+            if (cap > 0.0 && worst > cap) || (cap < 0.0 && worst < cap) {
+                query.warn(self.span, format_args!("ratio value should be between -1 and 1, got {}, capping to {}", go_float(worst), go_float(cap)));
+            }
+        }
+        let ratios: Vec<f64> = ratios.into_iter().map(|r| r.clamp(-1.0, 1.0)).collect();
+        Ok(Box::new(MapWorker(move |chunk: Chunk| {
+            let mut out = ChunkBuilder::new(chunk.steps, chunk.len());
+            let mut values = Vec::with_capacity(chunk.steps);
+            for row in 0..chunk.len() {
+                let offset = xxh64(chunk.labels(row).as_bytes()) as f64 / u64::MAX as f64;
+                values.clear();
+                values.extend(chunk.row(row).iter().enumerate().map(|(step, v)| if is_selected(at_step(&ratios, step), offset) { *v } else { ABSENT }));
+                if any_present(&values) {
+                    out.push(chunk.labels(row), &values);
+                }
+            }
+            Ok(out.finish())
+        })))
+    }
+}
+
+fn is_selected(ratio: f64, offset: f64) -> bool {
+    (ratio >= 0.0 && offset < ratio) || (ratio < 0.0 && offset >= 1.0 + ratio)
+}
+
+/// xxHash64 with seed 0 (<https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md>), so that `limit_ratio` selects the
+/// same series as Prometheus, whose encoding of short labels is the same as ours.
+fn xxh64(bytes: &[u8]) -> u64 {
+    const P1: u64 = 0x9E37_79B1_85EB_CA87;
+    const P2: u64 = 0xC2B2_AE3D_27D4_EB4F;
+    const P3: u64 = 0x1656_67B1_9E37_79F9;
+    const P4: u64 = 0x85EB_CA77_C2B2_AE63;
+    const P5: u64 = 0x27D4_EB2F_1656_67C5;
+    let round = |acc: u64, lane: u64| acc.wrapping_add(lane.wrapping_mul(P2)).rotate_left(31).wrapping_mul(P1);
+    let lane = |b: &[u8]| u64::from_le_bytes(b[..8].try_into().expect("eight bytes"));
+    let mut rest = bytes;
+    let mut hash = P5;
+    if bytes.len() >= 32 {
+        let mut acc = [P1.wrapping_add(P2), P2, 0, 0_u64.wrapping_sub(P1)];
+        while rest.len() >= 32 {
+            for (i, a) in acc.iter_mut().enumerate() {
+                *a = round(*a, lane(&rest[i * 8..]));
+            }
+            rest = &rest[32..];
+        }
+        hash = acc[0].rotate_left(1).wrapping_add(acc[1].rotate_left(7)).wrapping_add(acc[2].rotate_left(12)).wrapping_add(acc[3].rotate_left(18));
+        for a in acc {
+            hash = (hash ^ round(0, a)).wrapping_mul(P1).wrapping_add(P4);
+        }
+    }
+    hash = hash.wrapping_add(bytes.len() as u64);
+    while rest.len() >= 8 {
+        hash = (hash ^ round(0, lane(rest))).rotate_left(27).wrapping_mul(P1).wrapping_add(P4);
+        rest = &rest[8..];
+    }
+    if rest.len() >= 4 {
+        let word = u32::from_le_bytes(rest[..4].try_into().expect("four bytes"));
+        hash = (hash ^ u64::from(word).wrapping_mul(P1)).rotate_left(23).wrapping_mul(P2).wrapping_add(P3);
+        rest = &rest[4..];
+    }
+    for b in rest {
+        hash = (hash ^ u64::from(*b).wrapping_mul(P5)).rotate_left(11).wrapping_mul(P1);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(P2);
+    hash = (hash ^ (hash >> 29)).wrapping_mul(P3);
+    hash ^ (hash >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_as_specified() {
+        assert_eq!(xxh64(b""), 0xEF46_DB37_51D8_E999);
+        assert_eq!(xxh64(b"a"), 0xD24E_C4F1_A98C_6E5B);
+        assert_eq!(xxh64(b"abc"), 0x44BC_2CF5_AD77_0999);
+        assert_eq!(xxh64(b"Nobody inspects the spammish repetition"), 0xFBCE_A83C_8A37_8BF1);
+    }
+
+    #[test]
+    fn nan_gives_way() {
+        assert!(goes_first(Order::Largest, f64::NAN, 1.0) && !goes_first(Order::Largest, 1.0, f64::NAN));
+        assert!(goes_first(Order::Smallest, 2.0, 1.0) && !goes_first(Order::Smallest, 1.0, 1.0));
+    }
+}

@@ -1,0 +1,90 @@
+//! Rows with equal label sets: one series as long as they do not have a value at the same step.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::chunk::{Chunk, ChunkBuilder, present};
+use super::context::QueryContext;
+use super::operator::{Operator, WholeWorker, Worker};
+use crate::result::{Error, Result};
+
+/// What is done where two rows with equal labels have a value at the same step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// The query fails.
+    Fail,
+    /// The rows stay apart.
+    Keep,
+}
+
+/// Joins rows with equal label sets.
+#[derive(Debug)]
+pub struct JoinRows {
+    /// Length of the vectors.
+    pub steps: usize,
+    /// What is done where that is not possible.
+    pub on_conflict: OnConflict,
+}
+
+impl Operator for JoinRows {
+    fn name(&self) -> &'static str {
+        "UniqueLabelsExec"
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "on conflict={:?}", self.on_conflict)
+    }
+
+    fn steps(&self) -> usize {
+        self.steps
+    }
+
+    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+        let on_conflict = self.on_conflict;
+        Ok(Box::new(WholeWorker::new(self.steps, move |chunk| join_rows(chunk, on_conflict))))
+    }
+}
+
+/// Joins rows with equal label sets; the first of them keeps its place.
+///
+/// # Errors
+/// [`Error::Execution`] if two have a value at the same step and that is not allowed.
+pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
+    let mut first_rows: HashMap<&[u8], usize> = HashMap::with_capacity(chunk.len());
+    let mut repeats: Vec<(usize, usize)> = Vec::new();
+    for row in 0..chunk.len() {
+        let first = *first_rows.entry(chunk.labels.value(row)).or_insert(row);
+        if first != row {
+            repeats.push((row, first));
+        }
+    }
+    drop(first_rows);
+    if repeats.is_empty() {
+        return Ok(chunk);
+    }
+    let steps = chunk.steps;
+    let mut joined = vec![false; chunk.len()];
+    for (row, first) in repeats {
+        let (head, tail) = chunk.values.split_at_mut(row * steps);
+        let (target, from) = (&mut head[first * steps..][..steps], &tail[..steps]);
+        if target.iter().zip(from).any(|(a, b)| present(*a) && present(*b)) {
+            if on_conflict == OnConflict::Keep {
+                continue;
+            }
+            return Err(Error::Execution("vector cannot contain metrics with the same labelset".into()));
+        }
+        for (a, b) in target.iter_mut().zip(from) {
+            if present(*b) {
+                *a = *b;
+            }
+        }
+        joined[row] = true;
+    }
+    let mut out = ChunkBuilder::new(steps, chunk.len());
+    for row in (0..chunk.len()).filter(|row| !joined[*row]) {
+        out.push(chunk.labels(row), chunk.row(row));
+    }
+    Ok(out.finish())
+}

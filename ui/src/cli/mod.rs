@@ -1,0 +1,106 @@
+//! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found something.
+
+mod settings;
+mod serve;
+mod query;
+mod blocks;
+mod check_config;
+mod completions;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// A check ran and found something wrong.
+pub const FOUND: u8 = 3;
+
+#[derive(Parser)]
+#[command(name = "isobar", version, about = "A long-term store for Prometheus metrics", long_about = None, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: takes writes, keeps them, answers queries.
+    Serve,
+    /// Ask a running server; the expression may begin with EXPLAIN or EXPLAIN ANALYZE.
+    Query(query::QueryArgs),
+    /// Look at blocks in the object store, without a server.
+    Blocks(blocks::BlocksArgs),
+    /// Check a configuration file as `serve` would, and exit with 3 if it is wrong.
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Print completions for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Where a running server is.
+#[derive(Args)]
+struct ServerArgs {
+    /// URL of the server, with its route prefix.
+    #[arg(long, env = "ISOBAR_SERVER", default_value = "http://127.0.0.1:9292", value_name = "URL")]
+    server: String,
+    /// User and password for basic auth, `NAME:PASSWORD`.
+    #[arg(long, env = "ISOBAR_USER", hide_env_values = true, value_name = "NAME:PASSWORD")]
+    user: Option<String>,
+    /// Tenant, sent as X-Scope-OrgID.
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
+
+/// The whole command line, settings of `serve` included.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("serve", |serve| serve.args(settings::args()))
+}
+
+/// Runs what the process's arguments ask for.
+pub fn run() -> ExitCode {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    let result = match cli.command {
+        Command::Serve => serve::run(matches.subcommand_matches("serve").expect("the subcommand was matched")),
+        Command::Query(args) => query::run(args),
+        Command::Blocks(args) => blocks::run(args),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("isobar: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs a client command to its end.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    /// `cli/help.txt` shows reviewers every change of the command line; `UPDATE_HELP=1` writes it.
+    #[test]
+    fn help_is_as_recorded() {
+        let mut shown = command().term_width(120).render_long_help().to_string();
+        for name in ["serve", "query", "blocks", "check-config", "completions"] {
+            let mut command = command().term_width(120);
+            command.build();
+            let sub = command.find_subcommand_mut(name).expect("is there");
+            shown.push_str(&format!("\n==== isobar {name} ====\n{}", sub.clone().term_width(120).render_help()));
+        }
+        let shown: String = shown.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/help.txt");
+        if std::env::var_os("UPDATE_HELP").is_some() {
+            std::fs::write(&path, &shown).expect("written");
+        }
+        let recorded = std::fs::read_to_string(&path).expect("help.txt is there");
+        assert!(recorded == shown, "the help differs from cli/help.txt; run this test with UPDATE_HELP=1 and look at the change");
+    }
+}

@@ -1,0 +1,216 @@
+//! The sections that other crates own, joined: their types and defaults stay theirs, their settings get a row here.
+
+use std::time::Duration;
+
+use super::Config;
+use super::setting::{Kind, Setting, count, duration, row, size, switch, text};
+use super::units::{parse_duration, show_duration};
+
+/// Configuration of the crates below.
+#[derive(Clone, Debug, Default)]
+pub struct Sections {
+    /// The query engine.
+    pub engine: isobar_query::EngineConfig,
+    /// Reading of blocks.
+    pub blocks: isobar_block::BlockStoreConfig,
+    /// Write-ahead log, head, cutting of blocks. Its directory is set from `data` when the server starts.
+    pub storage: isobar_ingest::IngestConfig,
+    /// Limits of writes, by tenant.
+    pub limits: isobar_ingest::limits::LimitsConfig,
+    /// Write requests.
+    pub write: isobar_ingest::http::HttpConfig,
+    /// Naming of OTLP metrics.
+    pub otlp: isobar_ingest::otlp::OtlpConfig,
+    /// How a request names its tenant.
+    pub tenancy: isobar_ingest::tenant::TenantConfig,
+}
+
+impl Sections {
+    /// Checks what the crates check.
+    ///
+    /// # Errors
+    /// A message that names the key and the remedy.
+    pub fn validate(&self) -> Result<(), String> {
+        self.storage.validate()?;
+        self.limits.validate()?;
+        self.tenancy.validate()
+    }
+}
+
+/// Rows of these sections.
+pub fn table() -> Vec<Setting> {
+    let mut rows = query();
+    rows.extend(blocks());
+    rows.extend(storage());
+    rows.extend(write());
+    rows.extend(limits());
+    rows.extend([
+        switch("tenancy.enabled", "Whether the headers X-Scope-OrgID and THANOS-TENANT choose the tenant.", |c| &mut c.sections.tenancy.enabled),
+        text("tenancy.default-tenant", "NAME", "Tenant of requests that name none.", |c| &mut c.sections.tenancy.default_tenant),
+    ]);
+    rows
+}
+
+fn query() -> Vec<Setting> {
+    vec![
+        duration("query.lookback-delta", "How far back an instant selector looks for a sample.", |c| &mut c.sections.engine.lookback),
+        duration("query.default-subquery-step", "Step of a subquery that names none.", |c| &mut c.sections.engine.default_subquery_step),
+        count("query.max-samples", "Samples that one query may hold in memory at a time.", |c| &mut c.sections.engine.max_samples),
+        size("query.memory", "Memory that one query may reserve.", |c| &mut c.sections.engine.query_memory_bytes),
+        size("query.memory-total", "Memory that all queries together may reserve.", |c| &mut c.sections.engine.total_memory_bytes),
+    ]
+}
+
+fn blocks() -> Vec<Setting> {
+    let parse_ms = |text: &str| parse_duration(text).map(|d| d.as_millis() as i64);
+    let show_ms = |ms: &i64| show_duration(&Duration::from_millis(ms.unsigned_abs()));
+    vec![
+        row(
+            "blocks.refresh-interval",
+            "DURATION",
+            "How old the list of blocks may get before a query looks for blocks of other processes.",
+            Kind::Text,
+            |c| &mut c.sections.blocks.refresh_interval_ms,
+            parse_ms,
+            show_ms,
+        ),
+        count("blocks.max-open-catalogs", "Tenants whose list of blocks is kept in memory.", |c| &mut c.sections.blocks.max_open_catalogs),
+        size("blocks.cache-footers", "Memory for footers and page indexes of blocks.", |c| &mut c.sections.blocks.caches.blocks_bytes),
+        size("blocks.cache-series", "Memory for labels of series in blocks.", |c| &mut c.sections.blocks.caches.series_bytes),
+        size("blocks.cache-chunk-index", "Memory for the places of chunks, and for timestamps.", |c| &mut c.sections.blocks.caches.chunk_index_bytes),
+        size("blocks.cache-chunks", "Memory for encoded chunks.", |c| &mut c.sections.blocks.caches.chunks_bytes),
+    ]
+}
+
+fn write() -> Vec<Setting> {
+    vec![
+        size("write.max-inflight-bytes", "Memory that all write requests together may take at a time; further ones are answered with 503.", |c| {
+            &mut c.sections.write.max_inflight_bytes
+        }),
+        duration("write.read-timeout", "How long a sender may take to send the body of a request.", |c| &mut c.sections.write.read_timeout),
+        duration("write.retry-after", "When a sender shall try again if write.max-inflight-bytes is reached.", |c| &mut c.sections.write.retry_after),
+        row(
+            "otlp.promote-resource-attributes",
+            "LIST",
+            "Resource attributes that become labels of every series of the resource.",
+            Kind::List,
+            |c| &mut c.sections.otlp.promote_resource_attributes,
+            |text| Ok(text.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect()),
+            |list| list.join(","),
+        ),
+        switch("otlp.keep-identifying-resource-attributes", "Whether target_info also has service.name, service.namespace and service.instance.id.", |c| {
+            &mut c.sections.otlp.keep_identifying_resource_attributes
+        }),
+        switch("otlp.promote-scope-metadata", "Whether name, version and attributes of the instrumentation scope become labels.", |c| {
+            &mut c.sections.otlp.promote_scope_metadata
+        }),
+    ]
+}
+
+fn storage() -> Vec<Setting> {
+    fn field(c: &mut Config) -> &mut isobar_ingest::IngestConfig {
+        &mut c.sections.storage
+    }
+    vec![
+        size("storage.wal-segment-bytes", "A segment of the write-ahead log is ended at this size.", |c| &mut field(c).wal_segment_bytes),
+        size("storage.wal-cut-bytes", "Blocks are cut when the write-ahead log has grown by this much; bounds how long a start after a crash takes.", |c| {
+            &mut field(c).wal_cut_bytes
+        }),
+        size("storage.wal-max-bytes", "Writes are refused when the write-ahead log is this big, which happens while the object store fails.", |c| {
+            &mut field(c).wal_max_bytes
+        }),
+        size("storage.wal-max-queued-bytes", "Writes are refused while this much waits for the disk.", |c| &mut field(c).wal_max_queued_bytes),
+        duration("storage.wal-commit-timeout", "A write is answered with 503 if the disk has not taken it after this time.", |c| &mut field(c).wal_commit_timeout),
+        switch("storage.wal-skip-damaged", "Start in spite of damage in the write-ahead log; what cannot be read is lost.", |c| &mut field(c).wal_skip_damaged),
+        duration("storage.cut-interval", "Blocks are cut this long after the last cut.", |c| &mut field(c).cut_interval),
+        size("storage.head-cut-bytes", "Blocks are cut when the heads take this much memory.", |c| &mut field(c).head_cut_bytes),
+        size("storage.head-max-bytes", "Writes are refused when the heads take this much memory.", |c| &mut field(c).head_max_bytes),
+        size("storage.block-bytes", "A block is ended at about this size; a cut may write several.", |c| &mut field(c).block_bytes),
+        duration("storage.series-idle-time", "A series without samples for this long leaves the head.", |c| &mut field(c).series_idle_time),
+        count("storage.exemplars-per-tenant", "Exemplars that the head of a tenant holds; the oldest give way.", |c| &mut field(c).exemplars_per_tenant),
+        count("storage.metadata-per-tenant", "Metric names of which the head of a tenant knows metadata.", |c| &mut field(c).metadata_per_tenant),
+        count("storage.max-tenants", "Tenants; requests of further ones are refused.", |c| &mut field(c).max_tenants),
+        duration("storage.shutdown-timeout", "How long a stop may wait for the object store; the rest is read from the log at the next start.", |c| {
+            &mut field(c).shutdown_timeout
+        }),
+    ]
+}
+
+fn limits() -> Vec<Setting> {
+    fn field(c: &mut Config) -> &mut isobar_ingest::limits::Limits {
+        &mut c.sections.limits.defaults
+    }
+    vec![
+        count("limits.max-active-series", "Series that the head holds for a tenant at a time; 0 is no limit.", |c| &mut field(c).max_active_series),
+        count("limits.ingestion-rate", "Samples a second of a tenant; 0 is no limit.", |c| &mut field(c).ingestion_rate),
+        count("limits.ingestion-burst-size", "Samples of a tenant that may come at once; 0 is ten times the rate.", |c| &mut field(c).ingestion_burst_size),
+        count("limits.max-label-names-per-series", "Labels of a series, __name__ included; 0 is no limit.", |c| &mut field(c).max_label_names_per_series),
+        count("limits.max-label-name-length", "Bytes of a label name; 0 is no limit.", |c| &mut field(c).max_label_name_length),
+        count("limits.max-label-value-length", "Bytes of a label value; 0 is no limit.", |c| &mut field(c).max_label_value_length),
+        count("limits.max-metadata-length", "Bytes of help and unit, longer ones are cut; 0 is no limit.", |c| &mut field(c).max_metadata_length),
+        size("limits.max-request-bytes", "Size of a write request as it is sent.", |c| &mut field(c).max_request_bytes),
+        size("limits.max-decoded-request-bytes", "Memory that a write request may take when it is decoded.", |c| &mut field(c).max_decoded_request_bytes),
+        duration("limits.out-of-order-time-window", "How much older than the newest sample of its tenant a sample may be.", |c| &mut field(c).out_of_order_time_window),
+        duration("limits.creation-grace-period", "How far in the future a sample may be.", |c| &mut field(c).creation_grace_period),
+    ]
+}
+
+/// What differs for single tenants: the mapping `limits.tenants` of the file.
+pub mod tenants {
+    use serde_json::{Map, Value as Json};
+
+    use super::super::yaml::{Node, Value, quote};
+    use super::super::{Config, suggest};
+
+    /// Place of the mapping in the file.
+    pub const PATH: [&str; 2] = ["limits", "tenants"];
+
+    /// Reads the mapping: tenant names, below each the keys of `limits` that differ.
+    ///
+    /// # Errors
+    /// Line and reason.
+    pub fn read(node: &Node, config: &mut Config) -> Result<(), String> {
+        let tenants = match &node.value {
+            Value::Map(tenants) => tenants,
+            Value::Empty => return Ok(()),
+            _ => return Err(format!("line {}: limits.tenants must map tenant names to limits", node.line)),
+        };
+        let rows = super::limits();
+        let known: Vec<String> = rows.iter().map(|row| row.file_path().remove(1)).collect();
+        for (tenant, limits) in tenants {
+            let Value::Map(entries) = &limits.value else {
+                return Err(format!("line {}: the limits of tenant {:?} must be a mapping", limits.line, tenant.text));
+            };
+            let mut differs = Map::new();
+            for (key, value) in entries {
+                let at = format!("line {}: limits.tenants.{}", key.line, tenant.text);
+                let row = known.iter().position(|k| *k == key.text).ok_or_else(|| {
+                    format!("{at}: unknown key {:?}{}", key.text, suggest::hint(&key.text, known.iter().map(String::as_str)))
+                })?;
+                let Value::Text(text) = &value.value else { return Err(format!("{at}.{}: expected one value", key.text)) };
+                rows[row].set(&mut config.clone(), text).map_err(|e| format!("{at}.{}: {e}", key.text))?;
+                let json = text.parse::<u64>().map_or_else(|_| Json::from(text.as_str()), Json::from);
+                differs.insert(key.text.clone(), json);
+            }
+            let differs = serde_json::from_value(Json::Object(differs)).map_err(|e| format!("line {}: limits of tenant {:?}: {e}", limits.line, tenant.text))?;
+            config.sections.limits.tenants.insert(tenant.text.clone(), differs);
+        }
+        Ok(())
+    }
+
+    /// Writes the mapping as it stands below `limits:`; nothing if it is empty.
+    pub fn to_yaml(config: &Config) -> String {
+        let tenants = &config.sections.limits.tenants;
+        let mut out = if tenants.is_empty() { String::new() } else { "  tenants:\n".to_owned() };
+        for (tenant, differs) in tenants {
+            out.push_str(&format!("    {}:\n", quote(tenant)));
+            if let Ok(Json::Object(differs)) = serde_json::to_value(differs) {
+                for (key, value) in differs {
+                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    out.push_str(&format!("      {key}: {}\n", quote(&text)));
+                }
+            }
+        }
+        out
+    }
+}

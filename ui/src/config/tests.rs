@@ -1,0 +1,151 @@
+//! Tables over files, variables and flags.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::load::{Inputs, Loaded, Origin, to_yaml};
+use super::setting::table;
+use super::{Config, Error};
+
+fn load(file: Option<&str>, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, Error> {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("isobar.yml");
+    if let Some(text) = file {
+        std::fs::write(&path, text).expect("written");
+    }
+    let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+    Inputs { file: file.map(|_| path), flags: map(flags), env: map(env) }.load()
+}
+
+#[test]
+fn the_example_equals_the_defaults() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../isobar.example.yml");
+    let expected = format!("# Configuration of Isobar: every setting with its default.\n# The same settings are flags (--query.max-samples) and variables (ISOBAR_QUERY_MAX_SAMPLES).\n\n{}", to_yaml(&Config::default(), true));
+    if std::env::var_os("UPDATE_EXAMPLE").is_some() {
+        std::fs::write(&path, &expected).expect("written");
+    }
+    let example = std::fs::read_to_string(&path).expect("isobar.example.yml is there");
+    assert!(example == expected, "isobar.example.yml differs from the defaults; run this test with UPDATE_EXAMPLE=1 and look at the change");
+    let read = Inputs { file: Some(path), ..Inputs::default() }.load().expect("the example is valid");
+    // A path in a file is relative to the file.
+    let mut config = read.config;
+    config.data = Config::default().data;
+    assert_eq!(to_yaml(&config, false), to_yaml(&Config::default(), false));
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_before_the_file_before_the_default() {
+    let file = Some("query:\n  max_samples: 1\n  memory: 1MiB\nlog:\n  level: debug\n");
+    let env = [("ISOBAR_QUERY_MAX_SAMPLES", "2"), ("ISOBAR_QUERY_MEMORY", "2MiB")];
+    let loaded = load(file, &env, &[("query.max-samples", "3")]).expect("valid");
+    let engine = &loaded.config.sections.engine;
+    assert_eq!((engine.max_samples, engine.query_memory_bytes, engine.lookback), (3, 2 << 20, Duration::from_secs(300)));
+    for (key, origin) in
+        [("query.max-samples", Origin::Flag), ("query.memory", Origin::Environment), ("log.level", Origin::File), ("query.lookback-delta", Origin::Default)]
+    {
+        assert_eq!(loaded.origins[key], origin, "{key}");
+    }
+}
+
+#[test]
+fn refuses_with_line_and_nearest_key() {
+    for (yaml, part) in [
+        ("web:\n  listen-adress: x\n", "line 2: unknown key \"listen-adress\" in section \"web\"; did you mean \"listen_address\"?"),
+        ("qery:\n  timeout: 1m\n", "line 1: unknown key \"qery\"; did you mean \"query\"?"),
+        ("web:\n  max_samples: 1\n", "line 2: unknown key \"max_samples\" in section \"web\"; it belongs to section \"query\""),
+        ("zzzzzzz: 1\n", "known here are data, "),
+        ("query:\n  max_samples: many\n", "line 2: query.max_samples: \"many\" is not a whole number"),
+        ("query:\n  max_samples: [1]\n", "line 2: query.max_samples: expected one value, found a list"),
+        ("query:\n  memory: 1\n", "line 2: query.memory: \"1\" is not a size"),
+        ("query:\n  lookback_delta: 5\n", "line 2: query.lookback_delta: \"5\" is not a duration"),
+        ("query: 5\n", "line 1: query is a section"),
+        ("roles: [ingest, compactor]\n", "line 1: roles: role \"compactor\" is not known; known are all, ingest, query"),
+        ("log: {level: loud}\n", "line 1: log.level: \"loud\" is not one of"),
+        ("web: {enable_admin_api: perhaps}\n", "neither true nor false"),
+        ("- a\n", "line 1: the file must be a mapping"),
+        ("data: a\ndata: b\n", "line 2: key \"data\" is given a second time, first in line 1"),
+        ("limits:\n  tenants:\n    a:\n      max_active_serie: 1\n", "line 4: limits.tenants.a: unknown key \"max_active_serie\" (did you mean \"max_active_series\"?)"),
+        ("limits:\n  tenants:\n    a:\n      max_active_series: x\n", "line 4: limits.tenants.a.max_active_series: \"x\" is not a whole number"),
+        ("limits:\n  tenants:\n    a/b:\n      max_active_series: 1\n", "limits.tenants"),
+    ] {
+        let error = load(Some(yaml), &[], &[]).expect_err(yaml).to_string();
+        assert!(error.contains(part), "{yaml}\n{error}");
+    }
+}
+
+#[test]
+fn refuses_wrong_flags_and_variables_by_name() {
+    for (env, flags, part) in [
+        (vec![("ISOBAR_QUERY_MEMORY", "lots")], vec![], "environment variable ISOBAR_QUERY_MEMORY: \"lots\" is not a size"),
+        (vec![], vec![("query.memory", "lots")], "--query.memory: \"lots\" is not a size"),
+        (vec![], vec![("web.listen-address", "nowhere")], "web.listen-address: \"nowhere\" is not host:port"),
+        (vec![], vec![("web.external-url", "ftp://x/")], "web.external-url"),
+        (vec![], vec![("web.route-prefix", "/a?b")], "web.route-prefix"),
+        (vec![], vec![("web.cors.origin", "(")], "web.cors.origin"),
+        (vec![], vec![("web.config.file", "/nonexistent/web.yml")], "/nonexistent/web.yml"),
+    ] {
+        let error = load(None, &env, &flags).expect_err(part).to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn the_admin_api_is_not_given_to_the_network() {
+    let open = [("web.enable-admin-api", "true"), ("web.listen-address", "0.0.0.0:9292")];
+    let error = load(None, &[], &open).expect_err("no users").to_string();
+    assert!(error.contains("--web.config.file"), "{error}");
+    load(None, &[], &[open[0]]).expect("loopback is fine");
+    load(None, &[], &[open[1]]).expect("without the admin API is fine");
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let web = folder.path().join("web.yml");
+    std::fs::write(&web, "basic_auth_users:\n  a: $2y$04$ncR1PgAsVDHRIAwJxSGsb.TvVZ5b/GwN0XJQDhzUeJzsbhQmO6JMC\n").expect("written");
+    load(None, &[], &[open[0], open[1], ("web.config.file", &web.display().to_string())]).expect("with users is fine");
+}
+
+#[test]
+fn an_unknown_variable_is_only_mentioned() {
+    let loaded = load(None, &[("ISOBAR_QUERY_MEMROY", "1MiB"), ("ISOBAR_SERVICE_HOST", "10.0.0.1"), ("ISOBAR_SERVER", "http://x")], &[]).expect("valid");
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert!(loaded.warnings[0].contains("did you mean \"ISOBAR_QUERY_MEMORY\""), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn tenants_differ_where_the_file_says_so() {
+    let yaml = "limits:\n  max_active_series: 10\n  tenants:\n    team-a:\n      max_active_series: 5\n      out_of_order_time_window: 1h\n";
+    let loaded = load(Some(yaml), &[], &[]).expect("valid");
+    let tenant = isobar_block::TenantId::new("team-a").expect("valid");
+    let limits = loaded.config.sections.limits.of(&tenant);
+    assert_eq!((limits.max_active_series, limits.out_of_order_time_window), (5, Duration::from_secs(3600)));
+    let shown = to_yaml(&loaded.config, false);
+    let again = load(Some(&shown), &[], &[]).expect("what is shown can be read");
+    assert_eq!(to_yaml(&again.config, false), shown);
+}
+
+#[test]
+fn routes_get_the_prefix_of_the_external_url() {
+    for (url, prefix, expected) in
+        [("", "", ""), ("https://m.example/isobar/", "", "/isobar"), ("https://m.example/isobar", "/", "/isobar"), ("", "a/b/", "/a/b"), ("https://m.example/x", "/y", "/y")]
+    {
+        let mut config = Config::default();
+        config.web.external_url = url.into();
+        config.web.route_prefix = prefix.into();
+        let prefix_given = if prefix == "/" { "" } else { expected };
+        assert_eq!(config.route_prefix().expect("valid"), prefix_given, "{url} {prefix}");
+    }
+}
+
+#[test]
+fn every_setting_has_one_name_and_a_sentence() {
+    let rows = table();
+    let mut names: Vec<_> = rows.iter().flat_map(|r| [r.env(), r.file_path().join(".")]).collect();
+    names.sort();
+    let count = names.len();
+    names.dedup();
+    assert_eq!(names.len(), count, "two settings share a name");
+    for row in rows {
+        assert!(row.help.ends_with('.'), "{}", row.key);
+        let mut config = Config::default();
+        row.set(&mut config, &row.get(&Config::default())).unwrap_or_else(|e| panic!("{}: the default is refused: {e}", row.key));
+    }
+}
