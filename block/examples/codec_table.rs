@@ -1,8 +1,8 @@
 //! Prints what the chunk codec costs: bytes per sample and nanoseconds to encode and decode a sample, for kinds of data, chunk
-//! sizes and codecs, with Gorilla's XOR (Pelkonen et al., 2015) and plain floats for comparison. Every decoded bit is checked.
+//! sizes and codecs, with `pco` and the size of Gorilla's XOR (Pelkonen et al., 2015) for comparison. Every decoded bit is checked.
 //!
 //! `cargo run --release -p isobar-block --example codec_table [-- exposition.txt…]`; files are scrapes of one target, one after
-//! the other, whose series are then a further kind. Nanoseconds are of the thread's clock, the best of several rounds.
+//! the other, whose series are then a further kind. Nanoseconds are of the wall clock, the best of several rounds.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -33,7 +33,7 @@ fn main() {
             let chunks: Vec<&[f64]> = series.iter().flat_map(|s| s.chunks(size)).collect();
             for (name, row) in rows(&chunks) {
                 println!("{kind:8} {size:5} {name:9} {:8.3} {:8.1} {:8.2}  {}", row.0[0], row.0[1], row.0[2], row.1);
-                if *kind != "noisy" && *kind != "sumsec" && *kind != "scraped" {
+                if !["noisy", "milli", "sumsec", "scraped"].contains(kind) {
                     means.entry((size, name)).or_default().push(row.0);
                 }
             }
@@ -49,10 +49,10 @@ fn main() {
 fn rows(chunks: &[&[f64]]) -> Vec<(&'static str, ([f64; 3], String))> {
     let with = |codec| move |values: &[f64], out: &mut Vec<u8>| encode_values_with(codec, values, out).then_some(codec);
     let auto = |values: &[f64], out: &mut Vec<u8>| Some(encode_values(values, out));
-    let (decimal, bits) = (with(ValueCodec::Decimal), with(ValueCodec::Bits));
+    let (decimal, bits, near) = (with(ValueCodec::Decimal), with(ValueCodec::Bits), with(ValueCodec::Near));
     let own: Decode<'_> = &|codec, bytes, count, out| decode_values(codec, bytes, count, out).expect("just encoded");
-    let codecs: [(&'static str, Encode<'_>, Decode<'_>); 4] =
-        [("auto", &auto, own), ("decimal", &decimal, own), ("bits", &bits, own), ("pco", &encode_pco, &decode_pco)];
+    let codecs: [(&'static str, Encode<'_>, Decode<'_>); 5] =
+        [("auto", &auto, own), ("decimal", &decimal, own), ("bits", &bits, own), ("near", &near, own), ("pco", &encode_pco, &decode_pco)];
     let mut rows = Vec::new();
     for (name, encode, decode) in codecs {
         rows.extend(measure(chunks, encode, decode).map(|row| (name, row)));
@@ -183,6 +183,7 @@ fn synthetic() -> Vec<(&'static str, Vec<Vec<f64>>)> {
                 (0..SAMPLES).map(|_| middle * (1.0 + width * r.random_range(-1.0..1.0))).collect()
             }),
         ),
+        ("milli", kind(&|r| sums(r, 1.0, &|r| r.random_range(0..300)).into_iter().map(|v| v * 0.001).collect())),
         (
             "sumsec",
             kind(&|r| {

@@ -3,7 +3,6 @@
 //! `cargo run --release -p isobar-ingest --example decode_speed`
 
 #[path = "../src/wire/messages.rs"]
-#[expect(missing_docs, reason = "messages of a public schema")]
 mod messages;
 
 use std::hint::black_box;
@@ -46,7 +45,11 @@ fn bodies() -> (Vec<u8>, Vec<u8>) {
     let mut v1 = m1::WriteRequest::default();
     let mut v2 = m2::Request::new();
     for i in 0..SERIES {
-        let (instance, pod, name) = (format!("10.0.{}.{}:9100", i / 250, i % 250), format!("api-server-7f9c{:04x}-x{}", i / 20, i % 20), format!("http_requests_{}_total", i % 40));
+        let (instance, pod, name) = (
+            format!("10.0.{}.{}:9100", i / 250, i % 250),
+            format!("api-server-7f9c{:04x}-x{}", i / 20, i % 20),
+            format!("http_requests_{}_total", i % 40),
+        );
         let pairs = [
             ("__name__", name.as_str()),
             ("code", "200"),
@@ -60,7 +63,11 @@ fn bodies() -> (Vec<u8>, Vec<u8>) {
             ("zone", "eu-central-1a"),
         ];
         let (value, timestamp) = (i as f64 * 1.5, 1_760_000_000_000 + i as i64);
-        v1.timeseries.push(m1::TimeSeries { labels: m1::labels(&pairs), samples: vec![m1::Sample { value, timestamp }], ..Default::default() });
+        v1.timeseries.push(m1::TimeSeries {
+            labels: m1::labels(&pairs),
+            samples: vec![m1::Sample { value, timestamp }],
+            ..Default::default()
+        });
         let labels_refs = v2.labels(&pairs);
         let metadata = Some(m2::Metadata { r#type: 1, help_ref: v2.symbol("Number of requests."), unit_ref: 0 });
         let samples = vec![m2::Sample { value, timestamp, start_timestamp: 0 }];

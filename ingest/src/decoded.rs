@@ -96,9 +96,16 @@ impl DecodedRequest {
         };
         let histograms: usize = self.histograms.iter().map(|(_, h)| size_of::<(i64, Histogram)>() + spans(h) + buckets(h)).sum();
         let exemplars: usize = self.exemplars.iter().map(|e| size_of::<Exemplar>() + e.labels.as_bytes().len()).sum();
-        let metadata: usize = self.metadata.iter().map(|(name, m)| size_of::<(String, Metadata)>() + name.len() + m.help.len() + m.unit.len()).sum();
+        let metadata: usize =
+            self.metadata.iter().map(|(name, m)| size_of::<(String, Metadata)>() + name.len() + m.help.len() + m.unit.len()).sum();
         let rejected: usize = self.rejected.iter().map(|r| size_of::<Rejection>() + r.series.len()).sum();
-        self.label_bytes.len() + self.series.len() * size_of::<DecodedSeries>() + self.samples.len() * size_of::<Sample>() + histograms + exemplars + metadata + rejected
+        self.label_bytes.len()
+            + self.series.len() * size_of::<DecodedSeries>()
+            + self.samples.len() * size_of::<Sample>()
+            + histograms
+            + exemplars
+            + metadata
+            + rejected
     }
 
     /// The label bytes of a series, to be hashed.
@@ -269,7 +276,9 @@ pub enum RejectReason {
         rule: String,
     },
     /// An OTLP metric with delta temporality.
-    #[error("delta temporality is not supported; send cumulative values, for example through the deltatocumulative processor of the collector")]
+    #[error(
+        "delta temporality is not supported; send cumulative values, for example through the deltatocumulative processor of the collector"
+    )]
     DeltaTemporality,
     /// An OTLP data point cannot be stored.
     #[error("its OTLP data point is not valid: {rule}")]

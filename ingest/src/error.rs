@@ -39,6 +39,15 @@ pub enum Error {
     /// The configuration breaks a rule.
     #[error("configuration: {0}")]
     Config(String),
+    /// The log does not take data now.
+    #[error("{0}")]
+    Wal(String),
+    /// The object store does not answer.
+    #[error("the object store has not answered for {seconds} s")]
+    StoreTimeout {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The block layer failed.
     #[error(transparent)]
     Block(#[from] isobar_block::Error),

@@ -78,7 +78,14 @@ struct Inner {
 
 impl HttpState {
     /// Handlers that write into `sink`.
-    pub fn new(sink: Arc<dyn WriteSink>, config: HttpConfig, tenants: TenantConfig, otlp: OtlpConfig, limits: LiveLimits, metrics: WriteMetrics) -> Self {
+    pub fn new(
+        sink: Arc<dyn WriteSink>,
+        config: HttpConfig,
+        tenants: TenantConfig,
+        otlp: OtlpConfig,
+        limits: LiveLimits,
+        metrics: WriteMetrics,
+    ) -> Self {
         let inflight = Inflight::new(config.max_inflight_bytes, metrics.inflight_bytes.clone());
         Self(Arc::new(Inner { sink, config, tenants, otlp, limits, rates: RateLimiter::default(), inflight, metrics }))
     }
@@ -161,7 +168,9 @@ impl Inner {
             decode_body(&body, format, &limits, &otlp, &mut request).map(|()| request)
         };
         let decoded = if large {
-            tokio::task::spawn_blocking(work).await.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("decoding failed: {e}")))?
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("decoding failed: {e}")))?
         } else {
             work()
         };
@@ -197,7 +206,11 @@ impl Inner {
 
     fn overloaded(&self) -> Refusal {
         let allowed = units::format_bytes(self.config.max_inflight_bytes);
-        Refusal::retry(StatusCode::SERVICE_UNAVAILABLE, format!("write.max_inflight_bytes of {allowed} is reached; try again later"), self.config.retry_after)
+        Refusal::retry(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("write.max_inflight_bytes of {allowed} is reached; try again later"),
+            self.config.retry_after,
+        )
     }
 }
 

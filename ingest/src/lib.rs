@@ -11,8 +11,14 @@ pub mod metrics;
 pub mod config;
 pub mod wal;
 pub mod head;
+pub mod ingester;
+pub mod recover;
+pub mod cut;
+pub mod status;
 pub mod observe;
 mod error;
 
 pub use config::IngestConfig;
 pub use error::{Error, Result};
+pub use ingester::Ingester;
+pub use recover::ReplayProgress;

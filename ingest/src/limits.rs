@@ -132,11 +132,20 @@ impl LimitsConfig {
         for name in self.tenants.keys() {
             TenantId::new(name).map_err(|e| format!("limits.tenants: {e}"))?;
         }
-        let tenants = self.tenants.keys().map(|name| (format!("limits.tenants.{name}"), TenantId::new(name).map(|t| self.of(&t)).unwrap_or(self.defaults)));
+        let tenants = self
+            .tenants
+            .keys()
+            .map(|name| (format!("limits.tenants.{name}"), TenantId::new(name).map(|t| self.of(&t)).unwrap_or(self.defaults)));
         for (section, limits) in std::iter::once(("limits.defaults".to_owned(), self.defaults)).chain(tenants) {
-            for (key, bytes) in [("max_request_bytes", limits.max_request_bytes), ("max_decoded_request_bytes", limits.max_decoded_request_bytes)] {
+            for (key, bytes) in
+                [("max_request_bytes", limits.max_request_bytes), ("max_decoded_request_bytes", limits.max_decoded_request_bytes)]
+            {
                 if bytes == 0 || bytes > MAX_REQUEST_BYTES {
-                    return Err(format!("{section}.{key} is {}; use 1B to {}", units::format_bytes(bytes), units::format_bytes(MAX_REQUEST_BYTES)));
+                    return Err(format!(
+                        "{section}.{key} is {}; use 1B to {}",
+                        units::format_bytes(bytes),
+                        units::format_bytes(MAX_REQUEST_BYTES)
+                    ));
                 }
             }
         }
@@ -283,7 +292,10 @@ mod tests {
     fn overrides_replace_single_values() {
         let mut config = LimitsConfig::default();
         let team = TenantId::new("team").expect("valid");
-        config.tenants.insert("team".into(), LimitsOverride { max_active_series: Some(5), out_of_order_time_window: Some(Period(Duration::ZERO)), ..Default::default() });
+        config.tenants.insert(
+            "team".into(),
+            LimitsOverride { max_active_series: Some(5), out_of_order_time_window: Some(Period(Duration::ZERO)), ..Default::default() },
+        );
         assert_eq!(config.of(&TenantId::default()), Limits::default());
         let expected = Limits { max_active_series: 5, out_of_order_time_window: Duration::ZERO, ..Limits::default() };
         assert_eq!(config.of(&team), expected);

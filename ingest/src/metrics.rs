@@ -91,12 +91,28 @@ impl WriteMetrics {
             inflight_bytes: Gauge::default(),
         };
         registry.register("isobar_write_requests", "Write requests by protocol and status code.", metrics.requests.clone());
-        registry.register("isobar_write_request_duration_seconds", "Time from the headers of a write request to its answer.", metrics.seconds.clone());
-        registry.register("isobar_ingest_written", "Samples, histograms and exemplars that were stored; exact repeats count.", metrics.written.clone());
-        registry.register("isobar_ingest_rejected", "Samples, histograms and exemplars that were refused, by reason.", metrics.rejected.clone());
+        registry.register(
+            "isobar_write_request_duration_seconds",
+            "Time from the headers of a write request to its answer.",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "isobar_ingest_written",
+            "Samples, histograms and exemplars that were stored; exact repeats count.",
+            metrics.written.clone(),
+        );
+        registry.register(
+            "isobar_ingest_rejected",
+            "Samples, histograms and exemplars that were refused, by reason.",
+            metrics.rejected.clone(),
+        );
         registry.register("isobar_write_received_bytes", "Bytes of write request bodies as received.", metrics.received_bytes.clone());
         registry.register("isobar_write_inflight_requests", "Write requests that are being served.", metrics.inflight_requests.clone());
-        registry.register("isobar_write_inflight_bytes", "Memory accounted to write requests that are being served.", metrics.inflight_bytes.clone());
+        registry.register(
+            "isobar_write_inflight_bytes",
+            "Memory accounted to write requests that are being served.",
+            metrics.inflight_bytes.clone(),
+        );
         metrics
     }
 
@@ -110,7 +126,9 @@ impl WriteMetrics {
     }
 
     pub(crate) fn outcome(&self, outcome: &WriteOutcome) {
-        for (kind, count) in [("sample", outcome.samples_written), ("histogram", outcome.histograms_written), ("exemplar", outcome.exemplars_written)] {
+        for (kind, count) in
+            [("sample", outcome.samples_written), ("histogram", outcome.histograms_written), ("exemplar", outcome.exemplars_written)]
+        {
             self.written.get_or_create(&KindLabel { kind }).inc_by(count);
         }
         for &(reason, count) in outcome.rejected.counts() {

@@ -99,7 +99,12 @@ impl Metrics {
         wal.register("written_bytes", "Bytes written", self.wal.written_bytes.clone());
         wal.register("bytes", "Bytes of all segments", self.wal.bytes.clone());
         wal.register("write_failures", "Batches that the disk refused", self.wal.write_failures.clone());
-        wal.register_with_unit("replay_duration", "Time that reading the log took at the start", Unit::Seconds, self.replay_seconds.clone());
+        wal.register_with_unit(
+            "replay_duration",
+            "Time that reading the log took at the start",
+            Unit::Seconds,
+            self.replay_seconds.clone(),
+        );
         wal.register("replayed_samples", "Samples read from the log at the start", self.replayed_samples.clone());
         wal.register("replay_damage", "Places of the log that could not be read at the start", self.replay_damage.clone());
         let head = registry.sub_registry_with_prefix("isobar_head");

@@ -12,8 +12,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const DURATION_UNITS: [(&str, u64); 7] =
     [("y", 365 * 86_400_000), ("w", 7 * 86_400_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-const SIZE_UNITS: [(&str, u64); 9] =
-    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10), ("B", 1)];
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("TB", 1 << 40),
+    ("GB", 1 << 30),
+    ("MB", 1 << 20),
+    ("KB", 1 << 10),
+    ("B", 1),
+];
 
 /// Parses a duration: a sum of whole numbers with units, largest unit first, each unit once; or `0`.
 ///
@@ -32,7 +41,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
         rest = &rest[digits..];
         let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = DURATION_UNITS.iter().position(|(unit, _)| *unit == &rest[..letters]).filter(|at| *at >= next_unit).ok_or_else(refuse)?;
+        let unit =
+            DURATION_UNITS.iter().position(|(unit, _)| *unit == &rest[..letters]).filter(|at| *at >= next_unit).ok_or_else(refuse)?;
         rest = &rest[letters..];
         next_unit = unit + 1;
         millis = number.checked_mul(DURATION_UNITS[unit].1).and_then(|n| millis.checked_add(n)).ok_or_else(refuse)?;
@@ -174,7 +184,16 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in [("0", 0), ("0s", 0), ("30s", 30_000), ("2h", 7_200_000), ("1h30m", 5_400_000), ("1d12h", 129_600_000), ("1w", 604_800_000), ("250ms", 250)] {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("30s", 30_000),
+            ("2h", 7_200_000),
+            ("1h30m", 5_400_000),
+            ("1d12h", 129_600_000),
+            ("1w", 604_800_000),
+            ("250ms", 250),
+        ] {
             let duration = parse_duration(text).expect(text);
             assert_eq!(duration.as_millis(), millis, "{text}");
             assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
@@ -186,7 +205,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("1B", 1), ("512MiB", 512 << 20), ("4gib", 4 << 30), ("32MB", 32 << 20), ("3 KiB", 3 << 10)] {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("1B", 1), ("512MiB", 512 << 20), ("4gib", 4 << 30), ("32MB", 32 << 20), ("3 KiB", 3 << 10)]
+        {
             assert_eq!(parse_bytes(text), Ok(bytes));
             assert_eq!(parse_bytes(&format_bytes(bytes)), Ok(bytes));
         }

@@ -9,6 +9,8 @@
 
 mod answer;
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -162,14 +164,14 @@ impl Engine {
         let (query, _guard) = self.start(request)?;
         let selected = self.select(&*source, &query, request).await?;
         let memory = QueryMemoryPool::new(self.config.query_memory_bytes, Arc::clone(&self.memory));
-        let (instant, grid, limit) = (request.instant, request.grid, request.limit);
+        let shape = answer::Shape { grid: request.grid, instant: request.instant, limit: request.limit };
         let task = {
             let (query, memory) = (Arc::clone(&query), Arc::clone(&memory));
             self.on_cpu(async move {
                 let planned = selected.plan(&query)?;
                 let plan_time = began.elapsed();
                 let task = task_context(&query, memory)?;
-                let value = answer::collect(planned, &query, task, grid, instant, limit).await?;
+                let value = answer::collect(planned, &query, task, shape).await?;
                 Ok((value, plan_time))
             })
         };
@@ -186,18 +188,18 @@ impl Engine {
         let (query, _guard) = self.start(request)?;
         let selected = self.select(&*source, &query, request).await?;
         let memory = QueryMemoryPool::new(self.config.query_memory_bytes, Arc::clone(&self.memory));
-        let (instant, grid, limit) = (request.instant, request.grid, request.limit);
+        let shape = answer::Shape { grid: request.grid, instant: request.instant, limit: request.limit };
         self.on_cpu(async move {
             let planned = selected.plan(&query)?;
             let root = match &planned {
                 Planned::Vector(vector) => Arc::clone(&vector.plan),
-                Planned::Scalar(scalar) => scalar.plan(grid.len)?,
+                Planned::Scalar(scalar) => scalar.plan(shape.grid.len)?,
                 Planned::Text(text) => return Ok(format!("StringLiteral: {text:?}\n")),
                 Planned::Raw(raw) => return Ok(raw.describe()),
             };
             if analyze {
                 let task = task_context(&query, memory)?;
-                answer::collect(planned, &query, task, grid, instant, limit).await?;
+                answer::collect(planned, &query, task, shape).await?;
             }
             let mut out = String::new();
             let display = if analyze { DisplayableExecutionPlan::with_metrics(root.as_ref()) } else { DisplayableExecutionPlan::new(root.as_ref()) };

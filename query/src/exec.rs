@@ -12,14 +12,15 @@ pub mod scan;
 
 pub mod aggregate;
 
+pub mod label_functions;
 pub mod labels;
 pub mod map;
 pub mod scalar;
 
 pub mod subquery;
+pub mod unique;
 
 pub mod histogram_quantile;
-pub mod select_rows;
 pub mod set_ops;
 pub mod vector_match;
 
@@ -27,4 +28,7 @@ pub mod absent;
 pub mod count_values;
 pub mod info;
 pub mod quantile;
+pub mod sort;
 pub mod topk;
+
+pub mod format;

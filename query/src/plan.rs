@@ -80,6 +80,9 @@ pub struct Vector {
     rows: usize,
     /// About how many different label sets there are after reduction.
     groups: usize,
+    /// Whether label sets are known to differ. Where they are not, rows that never have a value at the same step may be one
+    /// series in pieces.
+    unique: bool,
     /// The selection that has one series for each row, if there is one.
     origin: Option<Arc<Selection>>,
 }
@@ -199,7 +202,7 @@ impl Planner {
 
     /// A vector with one element without labels.
     fn vector_of(&self, scalar: &Scalar, grid: Grid) -> Result<Vector> {
-        Ok(Vector { plan: scalar.plan(grid.len)?, names: Names::Kept, reduced: false, rows: 1, groups: 1, origin: None })
+        Ok(Vector { plan: scalar.plan(grid.len)?, names: Names::Kept, reduced: false, rows: 1, groups: 1, unique: true, origin: None })
     }
 
     fn scalar(&self, expr: &Expr, grid: Grid) -> Result<Scalar> {
@@ -241,12 +244,12 @@ impl Planner {
             return vector;
         }
         let plan = relabel(&vector, LabelRule::without_names());
-        Vector { plan, names: Names::Kept, reduced: false, ..vector }
+        Vector { plan, names: Names::Kept, reduced: false, unique: false, ..vector }
     }
 
     /// A scan of the selection at `span`; `inputs` are scalar arguments of the function that have to be computed.
     fn selector(&self, span: Span, selector: &VectorSelector, function: ScanFunction, inputs: Vec<Arc<dyn ExecutionPlan>>, cx: Cx<'_>) -> Result<Vector> {
-        let selection = self.selections.get(&span).ok_or_else(|| Error::Internal(format!("the selector at {span:?} was not resolved")))?;
+        let selection = self.selection(span)?;
         let ends = durations::shifted(cx.grid, selector.at, selector.offset.as_ref(), &self.settings)?;
         let removes = function.removes_names();
         let (rule, names, reduced) = match (cx.reduce, removes) {
@@ -258,20 +261,25 @@ impl Planner {
             (None, false) => (None, Names::Kept, false),
         };
         let rows = selection.series_at_least();
+        let unique = rule.is_none();
         let groups = match &rule {
             Some(rule) if reduced => selection.estimate_groups(|labels, out| rule.apply(labels, out)),
             _ => rows,
         };
         let range_ms = function.range_ms().unwrap_or(self.settings.lookback_ms);
         let spec = ScanSpec {
-            selection: Arc::clone(selection),
+            selection: Arc::clone(&selection),
             windows: WindowSpec { grid: ends, range_ms, lookback_ms: self.settings.lookback_ms, mode: selector.mode },
             eval: cx.grid,
             function,
             rule,
             partitions: self.partitions(rows, cx.grid.len),
         };
-        Ok(Vector { plan: SeriesScanExec::with_inputs(Arc::new(spec), inputs), names, reduced, rows, groups, origin: Some(Arc::clone(selection)) })
+        Ok(Vector { plan: SeriesScanExec::with_inputs(Arc::new(spec), inputs), names, reduced, rows, groups, unique, origin: Some(selection) })
+    }
+
+    fn selection(&self, span: Span) -> Result<Arc<Selection>> {
+        self.selections.get(&span).cloned().ok_or_else(|| Error::Internal(format!("the selector at {span:?} was not resolved")))
     }
 
     /// One partition for work that is done before a second thread has woken up, else one for each thread.

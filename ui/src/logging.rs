@@ -120,8 +120,12 @@ impl Line {
     fn value(&mut self, name: &str, value: &Value) {
         let first = self.text.is_empty();
         let _never_fails = match (self.format, value) {
-            (LogFormat::Logfmt, Value::Text(text)) if needs_quotes(text) => write!(self.text, "{}{name}={text:?}", if first { "" } else { " " }),
-            (LogFormat::Logfmt, Value::Text(text) | Value::Bare(text)) => write!(self.text, "{}{name}={text}", if first { "" } else { " " }),
+            (LogFormat::Logfmt, Value::Text(text)) if needs_quotes(text) => {
+                write!(self.text, "{}{name}={text:?}", if first { "" } else { " " })
+            }
+            (LogFormat::Logfmt, Value::Text(text) | Value::Bare(text)) => {
+                write!(self.text, "{}{name}={text}", if first { "" } else { " " })
+            }
             (LogFormat::Json, Value::Text(text)) => {
                 write!(self.text, "{}\"{name}\":{}", if first { '{' } else { ',' }, serde_json::Value::from(text.as_str()))
             }

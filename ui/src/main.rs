@@ -3,8 +3,8 @@
 
 mod cli;
 mod config;
-mod serve;
 mod logging;
+mod serve;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,17 @@ pub(super) fn has_avx2() -> bool {
             && is_x86_feature_detected!("lzcnt")
             && is_x86_feature_detected!("fma")
     });
+    #[cfg(test)]
+    if BASELINE_ONLY.get() {
+        return false;
+    }
     *FOUND
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Makes this thread run the kernels of processors without AVX2.
+    pub(super) static BASELINE_ONLY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Defines a function twice: for the baseline and for AVX2; calls pick by what the processor has. Bodies must be

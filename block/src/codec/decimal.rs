@@ -13,14 +13,18 @@ use super::integers::{self, Stream};
 use super::varint::{Reader, corrupt, put};
 use crate::Result;
 
-const EXCEPTIONS: u8 = 32;
-const LARGEST_EXPONENT: usize = 22;
+/// Added to the tag if exceptions follow.
+pub(super) const EXCEPTIONS: u8 = 32;
+/// Powers of ten up to this are exact floats.
+pub(super) const LARGEST_EXPONENT: usize = 22;
+/// Programs print and count nanoseconds, but hardly anything smaller.
+pub(super) const USUAL_EXPONENT: usize = 9;
 /// Above this, an integer over a power of ten need not be exact.
 const LARGEST_QUOTIENT: f64 = (1u64 << 53) as f64;
 /// Above this, differences of integers could overflow.
 const LARGEST_INTEGER: f64 = (1u64 << 61) as f64;
-/// One value in so many may be an exception, or the chunk is not worth trying.
-const EXCEPTION_SHARE: usize = 8;
+/// One value in so many may be a number that is no decimal, or the chunk is not worth trying.
+const OUTLIER_SHARE: usize = 8;
 /// Values looked at first, so that chunks of other floats are given up soon.
 const SAMPLE: usize = 16;
 const GROUP: usize = 16;
@@ -29,9 +33,11 @@ const RUN: u8 = 0x80;
 const ROUNDER: f64 = (3u64 << 51) as f64;
 const LARGEST_ROUNDED: f64 = (1u64 << 51) as f64;
 
-const NEGATIVE_ZERO: u64 = 1 << 63;
+/// The bits of −0.
+pub(super) const NEGATIVE_ZERO: u64 = 1 << 63;
 
-const POWERS: [f64; LARGEST_EXPONENT + 1] =
+/// Powers of ten that are exact.
+pub(super) const POWERS: [f64; LARGEST_EXPONENT + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22];
 
 /// Bit patterns that are frequent exceptions: the stale marker, NaN as Go, Rust and x86 make it, the infinities, −0.
@@ -45,38 +51,55 @@ const SPECIALS: [u64; 7] = [
     NEGATIVE_ZERO,
 ];
 
-/// Appends `values` unless too many are no decimals; tells whether it did.
-pub(super) fn encode(values: &[f64], out: &mut Vec<u8>) -> bool {
+/// How well values suit this codec.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suits {
+    /// Too many are no decimals, and nothing was appended.
+    No,
+    /// Some are no decimals, so that all may be something else rounded.
+    Doubtfully,
+    /// All are decimals.
+    Well,
+}
+
+/// Appends `values` unless too many are no decimals with that exponent at most.
+pub(super) fn encode(values: &[f64], largest_exponent: usize, out: &mut Vec<u8>) -> Suits {
     let mut integers = vec![0; values.len()];
     let mut exceptions = Vec::new();
-    let Some(exponent) = to_integers(values, &mut integers, &mut exceptions) else { return false };
+    let Some(exponent) = to_integers(values, largest_exponent, &mut integers, &mut exceptions) else { return Suits::No };
+    let outliers = exceptions.iter().any(|at| !SPECIALS.contains(&values[*at].to_bits()));
     let tag = exponent as u8 | if exceptions.is_empty() { 0 } else { EXCEPTIONS };
     fill_exceptions(&mut integers, &exceptions);
     integers::encode(tag, &mut integers, out);
     if !exceptions.is_empty() {
         write_exceptions(values, &exceptions, out);
     }
-    true
+    if outliers { Suits::Doubtfully } else { Suits::Well }
 }
 
 /// Fills `out`, to whose length the chunk was written.
 pub(super) fn decode(reader: &mut Reader<'_>, out: &mut [f64]) -> Result<()> {
     let stream = Stream::read(reader)?;
-    let exponent = usize::from(stream.tag % EXCEPTIONS);
-    let divisor = *POWERS.get(exponent).ok_or_else(|| corrupt(format!("10^{exponent} is no exact float")))?;
-    integers::decode_decimal(&stream, reader, divisor, out)?;
+    integers::decode_decimal(&stream, reader, divisor(&stream)?, out)?;
     if stream.tag >= EXCEPTIONS { read_exceptions(reader, out) } else { Ok(()) }
+}
+
+/// The power of ten in a stream's tag.
+pub(super) fn divisor(stream: &Stream) -> Result<f64> {
+    let exponent = usize::from(stream.tag % EXCEPTIONS);
+    POWERS.get(exponent).copied().ok_or_else(|| corrupt(format!("10^{exponent} is no exact float")))
 }
 
 dispatch! {
     /// Finds the least exponent that suits the values, their integers, and the places of those that have none.
-    fn to_integers(values: &[f64], integers: &mut [i64], exceptions: &mut Vec<usize>) -> Option<usize> = find_integers
+    fn to_integers(values: &[f64], largest_exponent: usize, integers: &mut [i64], exceptions: &mut Vec<usize>) -> Option<usize> = find_integers
 }
 
 #[inline(always)]
-fn find_integers(values: &[f64], integers: &mut [i64], exceptions: &mut Vec<usize>) -> Option<usize> {
-    let exponent = exponent(values)?;
+fn find_integers(values: &[f64], largest_exponent: usize, integers: &mut [i64], exceptions: &mut Vec<usize>) -> Option<usize> {
+    let exponent = exponent(values, largest_exponent)?;
     let power = POWERS[exponent];
+    let mut outliers = 0;
     for (group, (values, integers)) in values.chunks(GROUP).zip(integers.chunks_mut(GROUP)).enumerate() {
         if scale_group(values, power, integers) {
             continue;
@@ -84,26 +107,24 @@ fn find_integers(values: &[f64], integers: &mut [i64], exceptions: &mut Vec<usiz
         for (index, (value, integer)) in values.iter().zip(integers).enumerate() {
             match scale(*value, exponent) {
                 Some(found) => *integer = found,
-                None => exceptions.push(group * GROUP + index),
+                None => {
+                    exceptions.push(group * GROUP + index);
+                    outliers += usize::from(!SPECIALS.contains(&value.to_bits()));
+                }
             }
         }
-        if exceptions.len() > values_allowed(group * GROUP + GROUP) {
+        if outliers > group * GROUP / OUTLIER_SHARE + GROUP {
             return None;
         }
     }
     (exceptions.len() < values.len()).then_some(exponent)
 }
 
-/// Exceptions that may be among so many values, with some grace at the start.
-fn values_allowed(values: usize) -> usize {
-    values / EXCEPTION_SHARE + SAMPLE
-}
-
 /// The least exponent with which every value that has any becomes an integer.
 #[inline(always)]
-fn exponent(values: &[f64]) -> Option<usize> {
+fn exponent(values: &[f64], largest_exponent: usize) -> Option<usize> {
     let largest = values.iter().map(|v| v.abs()).fold(0.0, |a, b| if b < LARGEST_QUOTIENT && b > a { b } else { a });
-    let limit = POWERS.iter().rposition(|p| largest * p < LARGEST_QUOTIENT).unwrap_or_default();
+    let limit = POWERS[..=largest_exponent].iter().rposition(|p| largest * p < LARGEST_QUOTIENT).unwrap_or_default();
     let mut exponent = 0;
     let (mut tried, mut failed) = (0, 0);
     let mut integers = [0; GROUP];
@@ -117,7 +138,7 @@ fn exponent(values: &[f64]) -> Option<usize> {
                 None => failed += 1,
             }
             tried += 1;
-            if failed * 2 > tried.max(SAMPLE) {
+            if failed * OUTLIER_SHARE > tried.max(SAMPLE) {
                 return None;
             }
         }
@@ -152,7 +173,7 @@ fn scale(value: f64, exponent: usize) -> Option<i64> {
 }
 
 /// Gives exceptions the integer before them, which costs least in differences of order 1.
-fn fill_exceptions(integers: &mut [i64], exceptions: &[usize]) {
+pub(super) fn fill_exceptions(integers: &mut [i64], exceptions: &[usize]) {
     let Some(_) = exceptions.first() else { return };
     let leading = exceptions.iter().enumerate().take_while(|(index, at)| index == *at).count();
     let first = integers.get(leading).copied().unwrap_or_default();
@@ -162,7 +183,8 @@ fn fill_exceptions(integers: &mut [i64], exceptions: &[usize]) {
     }
 }
 
-fn write_exceptions(values: &[f64], exceptions: &[usize], out: &mut Vec<u8>) {
+/// Appends the bits of the values with these indices.
+pub(super) fn write_exceptions(values: &[f64], exceptions: &[usize], out: &mut Vec<u8>) {
     let runs: Vec<&[usize]> = exceptions.chunk_by(|a, b| a + 1 == *b && values[*a].to_bits() == values[*b].to_bits()).collect();
     put(runs.len() as u64, out);
     let mut next = 0;
@@ -181,7 +203,8 @@ fn write_exceptions(values: &[f64], exceptions: &[usize], out: &mut Vec<u8>) {
     }
 }
 
-fn read_exceptions(reader: &mut Reader<'_>, out: &mut [f64]) -> Result<()> {
+/// Puts exceptions into `out`, which is as long as the chunk.
+pub(super) fn read_exceptions(reader: &mut Reader<'_>, out: &mut [f64]) -> Result<()> {
     let runs = reader.at_most(out.len(), "the number of exceptions")?;
     let mut rest = out;
     for _ in 0..runs {

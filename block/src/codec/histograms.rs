@@ -67,7 +67,8 @@ fn encode_run(run: &[&Histogram], out: &mut Vec<u8>) {
     let float = matches!(first.counts, Counts::Float { .. });
     let thresholded = first.zero_threshold.to_bits() != 0;
     let custom = !first.custom_bounds.is_empty();
-    out.push(u8::from(float) * FLOAT | u8::from(thresholded) * ZERO_THRESHOLD | u8::from(custom) * CUSTOM_BOUNDS);
+    let flags = [(float, FLOAT), (thresholded, ZERO_THRESHOLD), (custom, CUSTOM_BOUNDS)];
+    out.push(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum());
     put_signed(first.schema.into(), out);
     if thresholded {
         out.extend(first.zero_threshold.to_bits().to_le_bytes());

@@ -8,6 +8,7 @@ mod cpu;
 mod decimal;
 mod histograms;
 mod integers;
+mod near;
 #[cfg(test)]
 mod tests;
 mod timestamps;
@@ -33,11 +34,13 @@ pub enum ValueCodec {
     Decimal = 1,
     /// The bits of floats as integers in the order of the floats: what was computed and is no short decimal number.
     Bits = 2,
+    /// Integers over a power of ten, and how far off it rounding has put each value: sums of durations, products with 0.001.
+    Near = 3,
 }
 
 impl ValueCodec {
     /// Every codec.
-    pub const ALL: [Self; 3] = [Self::Constant, Self::Decimal, Self::Bits];
+    pub const ALL: [Self; 4] = [Self::Constant, Self::Decimal, Self::Bits, Self::Near];
 
     /// The codec with that number.
     ///

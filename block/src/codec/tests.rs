@@ -12,8 +12,33 @@ fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
+/// Runs `check` with the kernels of this processor and with those that every processor can run: the same must come out.
+fn on_both<T: PartialEq + std::fmt::Debug>(check: impl Fn() -> T) -> T {
+    cpu::BASELINE_ONLY.set(true);
+    let baseline = check();
+    cpu::BASELINE_ONLY.set(false);
+    let here = check();
+    assert!(baseline == here, "kernels differ");
+    here
+}
+
 /// Encodes with the chosen codec and with every other, and compares what comes back.
 fn check_values(values: &[f64]) -> (ValueCodec, usize) {
+    let encoded = on_both(|| {
+        let mut encoded = Vec::new();
+        let codec = encode_values(values, &mut encoded);
+        (codec, encoded)
+    });
+    let decoded = on_both(|| {
+        let mut decoded = Vec::new();
+        decode_values(encoded.0, &encoded.1, values.len(), &mut decoded).expect("just encoded");
+        bits(&decoded)
+    });
+    assert!(decoded == bits(values), "{:?}", encoded.0);
+    check_every_codec(values)
+}
+
+fn check_every_codec(values: &[f64]) -> (ValueCodec, usize) {
     let mut encoded = vec![7];
     let chosen = encode_values(values, &mut encoded);
     let mut decoded = vec![0.5];
@@ -100,6 +125,8 @@ fn usual_series_stay_small() {
     check("stale end", every(480, &|i| if i < 479 { i as f64 } else { stale_nan() }), ValueCodec::Decimal, 16);
     check("idle quantile", every(480, &|i| if i < 200 { f64::NAN } else { 0.25 }), ValueCodec::Decimal, 24);
     check("floats of 32 bits", every(480, &|i| f64::from(((i as f32) * 0.37).sin())), ValueCodec::Bits, 480 * 5);
+    check("thousandths", every(480, &|i| (777_777 + i * i % 997) as f64 * 0.001), ValueCodec::Near, 800);
+    check("microseconds", every(480, &|i| (5e8 + (i * i * 7) as f64) / 1000.0 / 1000.0), ValueCodec::Near, 800);
     check("floats", every(480, &|i| 1.0 + ((i as f64) * 0.37).sin() / 3.0), ValueCodec::Bits, 480 * 7);
 }
 
@@ -144,7 +171,7 @@ fn impossible_counts_and_codecs_are_refused() {
     assert!(decode_values(ValueCodec::Constant, &[], many, &mut Vec::new()).is_err());
     assert!(decode_timestamps(&[], many, &mut Vec::new()).is_err());
     assert!(decode_histograms(&[], many, &mut Vec::new()).is_err());
-    assert!(ValueCodec::from_u8(3).is_err());
+    assert!(ValueCodec::from_u8(4).is_err());
     for codec in ValueCodec::ALL {
         assert_eq!(ValueCodec::from_u8(codec as u8).expect("its own number"), codec);
     }
@@ -260,6 +287,14 @@ proptest! {
     #[test]
     fn computed_floats_survive(values in mixed(vec(-1e3..1e3f64, 1..500))) {
         check_values(&values);
+    }
+
+    #[test]
+    fn near_decimals_survive(values in mixed(counters()), places in 0i32..12) {
+        let unit = 10f64.powi(-places);
+        check_values(&values.iter().map(|v| v * unit).collect::<Vec<_>>());
+        let mut sum = 0.0;
+        check_values(&values.iter().map(|v| { sum += (v % 1e9) * unit; sum }).collect::<Vec<_>>());
     }
 
     #[test]

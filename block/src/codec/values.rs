@@ -3,13 +3,18 @@
 //! Two others were measured and are left out (`examples/codec_table.rs`): `pco` saves at most 1 % on chunks of floats up to a day
 //! long and costs seven times the decoding, XOR is larger on everything.
 
+use super::decimal::{self, Suits};
 use super::integers::{self, Stream};
 use super::varint::{Reader, corrupt};
-use super::{MAX_CHUNK_SAMPLES, ValueCodec, decimal};
+use super::{MAX_CHUNK_SAMPLES, ValueCodec, near};
 use crate::Result;
 
 /// Below so many bytes per sample decimals are taken without a look at other codecs.
-const GOOD_DECIMAL_BYTES: usize = 4;
+const GOOD_DECIMAL_BYTES: usize = 3;
+/// The same of near decimals; floats that are neither take five to seven.
+const GOOD_NEAR_BYTES: usize = 5;
+/// Another codec than decimals must save one byte in so many.
+const OTHER_WORTH: usize = 32;
 
 /// Appends `values` to `out` in the smallest form that is quick to write and read.
 ///
@@ -17,25 +22,55 @@ const GOOD_DECIMAL_BYTES: usize = 4;
 /// If there are more than [`MAX_CHUNK_SAMPLES`].
 pub fn encode_values(values: &[f64], out: &mut Vec<u8>) -> ValueCodec {
     assert!(values.len() <= MAX_CHUNK_SAMPLES, "a chunk of {} samples", values.len());
-    if encode_with(ValueCodec::Constant, values, out) {
+    if values.is_empty() || encode_with(ValueCodec::Constant, values, out) {
         return ValueCodec::Constant;
     }
-    let start = out.len();
-    let decimal = encode_with(ValueCodec::Decimal, values, out);
-    let middle = out.len();
-    if decimal && middle - start < GOOD_DECIMAL_BYTES * values.len() {
+    let count = values.len();
+    let mut suits = Suits::No;
+    let mut smallest = Smallest { start: out.len(), codec: None, out };
+    smallest.offer(ValueCodec::Decimal, |out| {
+        suits = decimal::encode(values, decimal::USUAL_EXPONENT, out);
+        suits != Suits::No
+    });
+    if suits == Suits::Well && smallest.below(GOOD_DECIMAL_BYTES * count) {
         return ValueCodec::Decimal;
     }
-    encode_with(ValueCodec::Bits, values, out);
-    if !decimal {
-        return ValueCodec::Bits;
+    smallest.offer(ValueCodec::Near, |out| near::encode(values, out));
+    if !smallest.below(GOOD_NEAR_BYTES * count) {
+        if suits == Suits::No {
+            smallest.offer(ValueCodec::Decimal, |out| encode_with(ValueCodec::Decimal, values, out));
+        }
+        smallest.offer(ValueCodec::Bits, |out| encode_with(ValueCodec::Bits, values, out));
     }
-    if out.len() - middle < middle - start {
-        out.drain(start..middle);
-        return ValueCodec::Bits;
+    smallest.codec.expect("codec Bits suits any values")
+}
+
+/// Keeps the smallest of what is appended behind `start`.
+struct Smallest<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    codec: Option<ValueCodec>,
+}
+
+impl Smallest<'_> {
+    fn below(&self, size: usize) -> bool {
+        self.codec.is_some() && self.out.len() - self.start < size
     }
-    out.truncate(middle);
-    ValueCodec::Decimal
+
+    /// Later offers must be smaller by a share: those first tried are quicker to decode, or as quick.
+    fn offer(&mut self, codec: ValueCodec, append: impl FnOnce(&mut Vec<u8>) -> bool) {
+        let middle = self.out.len();
+        if !append(self.out) {
+            return;
+        }
+        let (before, after) = (middle - self.start, self.out.len() - middle);
+        if self.codec.is_none() || after + after / OTHER_WORTH < before {
+            self.out.drain(self.start..middle);
+            self.codec = Some(codec);
+        } else {
+            self.out.truncate(middle);
+        }
+    }
 }
 
 /// Appends `values` to `out` with that codec. Returns false, and appends nothing, if the codec does not suit the values;
@@ -60,7 +95,8 @@ fn encode_with(codec: ValueCodec, values: &[f64], out: &mut Vec<u8>) -> bool {
             }
             constant
         }
-        ValueCodec::Decimal => decimal::encode(values, out),
+        ValueCodec::Decimal => decimal::encode(values, decimal::LARGEST_EXPONENT, out) != Suits::No,
+        ValueCodec::Near => near::encode(values, out),
         ValueCodec::Bits => {
             let mut integers: Vec<i64> = values.iter().map(|v| ordered(v.to_bits() as i64)).collect();
             integers::encode(0, &mut integers, out);
@@ -90,6 +126,7 @@ pub fn decode_values(codec: ValueCodec, bytes: &[u8], count: usize, out: &mut Ve
     match codec {
         ValueCodec::Constant => {}
         ValueCodec::Decimal => decimal::decode(&mut reader, out)?,
+        ValueCodec::Near => near::decode(&mut reader, out)?,
         ValueCodec::Bits => {
             let stream = Stream::read(&mut reader)?;
             integers::decode_bits(&stream, &mut reader, out)?;
@@ -98,8 +135,9 @@ pub fn decode_values(codec: ValueCodec, bytes: &[u8], count: usize, out: &mut Ve
     reader.end()
 }
 
-/// Maps bit patterns of floats to integers in the order of the floats, and back.
+/// Maps bit patterns of floats to integers in the order of the floats, and back. A negative float becomes the negative of its
+/// magnitude's pattern, which leaves zero bits at the end alone; −0 becomes the one integer that is left over.
 #[inline(always)]
 pub(super) fn ordered(bits: i64) -> i64 {
-    bits ^ ((bits >> 63) as u64 >> 1) as i64
+    if bits < 0 && bits != i64::MIN { i64::MIN.wrapping_sub(bits) } else { bits }
 }

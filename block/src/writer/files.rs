@@ -216,7 +216,7 @@ impl File {
 
     fn finish(mut self) -> Result<ParquetBytes> {
         let metadata = self.writer.finish()?;
-        let bytes = self.writer.into_inner()?;
+        let bytes = std::mem::take(self.writer.inner_mut());
         let columns = metadata.row_groups().iter().flat_map(|g| g.columns());
         let data_end = columns.map(|c| c.byte_range()).map(|(start, len)| start + len).max().unwrap_or(0);
         Ok(ParquetBytes { tail_bytes: bytes.len() as u64 - data_end, bytes })

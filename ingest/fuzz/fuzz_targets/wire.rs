@@ -21,7 +21,8 @@ fuzz_target!(|data: &[u8]| {
     };
     if result.is_ok() {
         for series in &request.series {
-            let _ = (request.canonical_labels(series), request.samples_of(series), request.histograms_of(series), request.exemplars_of(series));
+            let _ =
+                (request.canonical_labels(series), request.samples_of(series), request.histograms_of(series), request.exemplars_of(series));
         }
         assert!(request.histograms.iter().all(|(_, h)| h.validate().is_ok()));
     }

@@ -146,9 +146,8 @@ impl Head {
             histograms: &mut work.histograms,
             outcome,
             counted,
-            times_ms: (i64::MAX, i64::MIN),
         };
-        let mut page = OpenPage { pages: &pages, open: None };
+        let mut page = OpenPage::new(&pages);
         for (decoded, number) in request.series.iter().zip(&work.refs) {
             if *number == REFUSED {
                 continue;
@@ -164,18 +163,8 @@ impl Head {
             }
         }
         drop(page);
-        let (min_ms, max_ms) = pass.times_ms;
         self.bytes.fetch_add(pass.context.new_bytes, Ordering::Relaxed);
         self.samples.fetch_add(pass.counted.appended, Ordering::Relaxed);
-        self.note_times(min_ms, max_ms);
-    }
-
-    /// Widens the time range of the head.
-    pub fn note_times(&self, min_ms: i64, max_ms: i64) {
-        if min_ms <= max_ms {
-            self.min_ms.fetch_min(min_ms, Ordering::Relaxed);
-            self.max_ms.fetch_max(max_ms, Ordering::Relaxed);
-        }
     }
 
     fn append_exemplars(
@@ -223,16 +212,23 @@ impl Head {
 }
 
 /// The page of the series at hand, locked. Most series are in the page of the one before them.
-struct OpenPage<'a> {
+pub(super) struct OpenPage<'a> {
     pages: &'a [Arc<Page>],
     open: Option<(usize, MutexGuard<'a, Vec<Series>>)>,
 }
 
-impl OpenPage<'_> {
+impl<'a> OpenPage<'a> {
+    /// None is open yet.
+    pub(super) fn new(pages: &'a [Arc<Page>]) -> Self {
+        Self { pages, open: None }
+    }
+
+    /// A series; opens its page.
     #[inline]
-    fn series(&mut self, number: SeriesRef) -> &mut Series {
+    pub(super) fn series(&mut self, number: SeriesRef) -> &mut Series {
         if self.open.as_ref().is_none_or(|(page, _)| *page != number.page()) {
-            self.open = None;
+            // The lock of the page before goes first: two requests must not wait for each other.
+            drop(self.open.take());
             self.open = Some((number.page(), self.pages[number.page()].series.lock()));
         }
         let (_, series) = self.open.as_mut().expect("it was opened above");
@@ -250,7 +246,6 @@ struct Pass<'a> {
     histograms: &'a mut Vec<(u32, i64, Arc<Histogram>)>,
     outcome: &'a mut WriteOutcome,
     counted: &'a mut Counted,
-    times_ms: (i64, i64),
 }
 
 impl Pass<'_> {
@@ -291,7 +286,6 @@ impl Pass<'_> {
             Some(Verdict::Stored) => {
                 self.counted.appended += 1;
                 self.counted.late += u64::from(late);
-                self.times_ms = (self.times_ms.0.min(timestamp_ms), self.times_ms.1.max(timestamp_ms));
                 return true;
             }
             Some(Verdict::Repeat) => {

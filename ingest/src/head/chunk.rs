@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use isobar_block::codec::{ValueCodec, decode_histograms, decode_timestamps, decode_values, encode_histograms, encode_timestamps, encode_values};
+use isobar_block::codec::{
+    ValueCodec, decode_histograms, decode_timestamps, decode_values, encode_histograms, encode_timestamps, encode_values,
+};
 use isobar_block::{Error, Histogram, Result, TimeRange};
 use parking_lot::Mutex;
 

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn keeps_the_newest_and_knows_repeats() {
-        let exemplar = |t: i64| Exemplar { labels: Labels::from_pairs([("trace_id", t.to_string())]).expect("valid"), value: 1.0, timestamp_ms: t };
+        let exemplar =
+            |t: i64| Exemplar { labels: Labels::from_pairs([("trace_id", t.to_string())]).expect("valid"), value: 1.0, timestamp_ms: t };
         let mut ring = ExemplarRing::default();
         let series = SeriesRef(3);
         for t in 0..5 {

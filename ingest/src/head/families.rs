@@ -60,7 +60,8 @@ impl Families {
 
     /// All, or those of one name, sorted by name.
     pub fn list(&self, name: Option<&str>) -> Vec<(String, Vec<Metadata>)> {
-        let mut all: Vec<_> = self.0.iter().filter(|(n, _)| name.is_none_or(|w| w == &***n)).map(|(n, f)| (n.to_string(), f.variants.clone())).collect();
+        let mut all: Vec<_> =
+            self.0.iter().filter(|(n, _)| name.is_none_or(|w| w == &***n)).map(|(n, f)| (n.to_string(), f.variants.clone())).collect();
         all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         all
     }

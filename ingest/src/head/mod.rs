@@ -7,35 +7,39 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use isobar_block::TenantId;
 use parking_lot::{Mutex, RwLock};
-use roaring::RoaringBitmap;
 
 use chunk::Interner;
 use exemplars::ExemplarRing;
 use families::Families;
 use lookup::Lookup;
-use page::{PAGE_SERIES, Page, SeriesRef};
+use page::{Page, SeriesRef};
 use postings::Index;
 
-pub mod series;
-pub mod chunk;
-pub mod page;
-pub mod lookup;
-pub mod resolve;
+use crate::wal::record::MetadataWriter;
+
 pub mod append;
+pub mod chunk;
+pub mod cut;
 pub mod exemplars;
 pub mod families;
-pub mod postings;
+pub mod lookup;
 pub mod order;
+pub mod page;
 pub mod pins;
+pub mod postings;
 pub mod read;
+pub mod replay;
+pub mod resolve;
+pub mod series;
 pub mod source;
 
 /// Memory of a series besides its labels and sealed chunks: its slot, the raw tail, and its entries in tables.
 const SERIES_BYTES: i64 = 800;
 
 /// The head of one tenant.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Head {
     pages: RwLock<Arc<Vec<Arc<Page>>>>,
     lookup: RwLock<Lookup>,
@@ -45,9 +49,10 @@ pub struct Head {
     families: Mutex<Families>,
     pins: pins::Pins,
     bytes: AtomicI64,
-    min_ms: AtomicI64,
-    max_ms: AtomicI64,
+    /// Samples of the present epoch.
     samples: AtomicU64,
+    /// Samples of epochs that have ended and that no block holds.
+    waiting: AtomicU64,
 }
 
 /// Numbers about a head.
@@ -65,24 +70,6 @@ pub struct HeadNumbers {
     pub label_pairs: u64,
 }
 
-impl Default for Head {
-    fn default() -> Self {
-        Self {
-            pages: RwLock::default(),
-            lookup: RwLock::default(),
-            index: RwLock::default(),
-            interner: Mutex::default(),
-            exemplars: Mutex::default(),
-            families: Mutex::default(),
-            pins: pins::Pins::default(),
-            bytes: AtomicI64::new(0),
-            min_ms: AtomicI64::new(i64::MAX),
-            max_ms: AtomicI64::new(i64::MIN),
-            samples: AtomicU64::new(0),
-        }
-    }
-}
-
 impl Head {
     fn pages(&self) -> Arc<Vec<Arc<Page>>> {
         Arc::clone(&self.pages.read())
@@ -98,27 +85,27 @@ impl Head {
         self.lookup.read().live
     }
 
-    /// Samples that were added since the last cut was committed.
+    /// Samples that are not in a block yet.
     pub fn samples(&self) -> u64 {
-        self.samples.load(Ordering::Relaxed)
+        self.samples.load(Ordering::Relaxed) + self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether there is anything that a block could be cut of.
-    pub fn has_data(&self) -> bool {
-        self.min_ms.load(Ordering::Relaxed) <= self.max_ms.load(Ordering::Relaxed) || self.exemplars.lock().len() > 0
+    /// Whether it can be forgotten altogether.
+    pub fn is_empty(&self) -> bool {
+        self.series() == 0 && self.families.lock().is_empty() && self.exemplars.lock().len() == 0
     }
 
-    /// Calls `each` with every page and the number of its first series.
-    fn for_each_page(&self, mut each: impl FnMut(u32, &Arc<Page>)) {
-        for (i, page) in self.pages().iter().enumerate() {
-            each((i * PAGE_SERIES) as u32, page);
-        }
+    /// Appends all metadata to `records`, for a log that begins a new epoch.
+    pub fn log_metadata(&self, tenant: &TenantId, epoch: u32, records: &mut Vec<u8>) {
+        let mut writer = MetadataWriter::default();
+        self.families.lock().log_all(epoch, |name, metadata| writer.push(name, metadata));
+        writer.finish(tenant, records);
     }
 
     /// Tells what is known for `status/tsdb`.
     pub fn numbers(&self) -> HeadNumbers {
         let mut numbers = HeadNumbers { series: self.series() as u64, ..HeadNumbers::default() };
-        self.for_each_page(|_, page| {
+        for page in self.pages().iter() {
             for series in page.series.lock().iter() {
                 numbers.chunks += series.chunks() as u64;
                 if let Some((min, max)) = series.time_bounds() {
@@ -126,7 +113,7 @@ impl Head {
                     numbers.max_time_ms = Some(numbers.max_time_ms.map_or(max, |m| m.max(max)));
                 }
             }
-        });
+        }
         self.with_index(false, |index| index.count_labels(|_, _, _| numbers.label_pairs += 1));
         numbers
     }
@@ -134,6 +121,13 @@ impl Head {
     /// Calls `each` with name, value and number of series of every label.
     pub fn count_labels(&self, each: impl FnMut(&str, &str, u64)) {
         self.with_index(false, |index| index.count_labels(each));
+    }
+
+    /// Whether queries find index and order ready.
+    pub fn is_index_ready(&self) -> bool {
+        let next = self.lookup.read().next;
+        let index = self.index.read();
+        index.is_current(next) && index.is_sorted(next)
     }
 
     /// Brings index and order up to date, so that queries find them ready.
@@ -159,52 +153,6 @@ impl Head {
             index.sort(&pages);
         }
         use_it(&index)
-    }
-
-    /// Drops what belongs to epochs up to `max_epoch`, which blocks hold now. Series without a sample since `idle_since_s`
-    /// (Unix seconds) leave the head. No writer may be under way.
-    pub fn drop_through(&self, max_epoch: u32, idle_since_s: u32) {
-        let mut gone = RoaringBitmap::new();
-        let (mut min_ms, mut max_ms, mut freed) = (i64::MAX, i64::MIN, 0i64);
-        self.for_each_page(|first, page| {
-            for (slot, series) in page.series.lock().iter_mut().enumerate().filter(|(_, s)| !s.gone) {
-                freed += series.drop_through(max_epoch);
-                if let Some((min, max)) = series.time_bounds() {
-                    (min_ms, max_ms) = (min_ms.min(min), max_ms.max(max));
-                } else if series.active_s < idle_since_s {
-                    series.retire();
-                    page.set_hash(slot, [0, 0]);
-                    freed += SERIES_BYTES + page.labels(slot).as_bytes().len() as i64;
-                    gone.insert(first + slot as u32);
-                }
-            }
-        });
-        self.min_ms.store(min_ms, Ordering::Relaxed);
-        self.max_ms.store(max_ms, Ordering::Relaxed);
-        self.bytes.fetch_sub(freed, Ordering::Relaxed);
-        self.samples.store(0, Ordering::Relaxed);
-        self.exemplars.lock().drop_through(max_epoch);
-        if !gone.is_empty() {
-            self.forget(&gone);
-        }
-    }
-
-    fn forget(&self, gone: &RoaringBitmap) {
-        {
-            let mut lookup = self.lookup.write();
-            lookup.remove_gone(|series| gone.contains(series.0));
-            lookup.live -= gone.len() as usize;
-        }
-        self.exemplars.lock().remove_gone(|series| gone.contains(series.0));
-        self.with_index(false, |_| ());
-        self.index.write().remove(gone);
-        let mut pages = self.pages.write();
-        let dead: Vec<usize> = (0..pages.len()).filter(|i| pages[*i].is_dead()).collect();
-        if !dead.is_empty() {
-            let empty = Arc::new(Page::tombstone());
-            let pages = Arc::make_mut(&mut pages);
-            dead.into_iter().for_each(|i| pages[i] = Arc::clone(&empty));
-        }
     }
 
     fn page_of(pages: &[Arc<Page>], series: SeriesRef) -> &Page {

@@ -83,7 +83,8 @@ mod tests {
     use super::*;
 
     fn labels() -> impl Strategy<Value = Labels> {
-        proptest::collection::btree_map("A|__name__|a|ab|z", "a{0,3}|b|x{120,140}", 0..4).prop_map(|m| Labels::from_pairs(m).expect("valid"))
+        proptest::collection::btree_map("A|__name__|a|ab|z", "a{0,3}|b|x{120,140}", 0..4)
+            .prop_map(|m| Labels::from_pairs(m).expect("valid"))
     }
 
     proptest! {

@@ -19,6 +19,11 @@ pub const PAGE_SERIES: usize = 256;
 pub struct SeriesRef(pub u32);
 
 impl SeriesRef {
+    /// The number of the series at a place.
+    pub fn new(page: usize, slot: usize) -> Self {
+        Self((page * PAGE_SERIES + slot) as u32)
+    }
+
     /// The page.
     #[inline]
     pub fn page(self) -> usize {

@@ -190,7 +190,8 @@ impl Series {
         let unsealed = &mut context.sealer.unsealed;
         for chunk in &self.chunks[from..] {
             let base = unsealed.values.len();
-            let decoded = chunk.times.decode(&mut unsealed.millis).and_then(|()| chunk.decode(base, &mut unsealed.values, &mut unsealed.histograms));
+            let decoded =
+                chunk.times.decode(&mut unsealed.millis).and_then(|()| chunk.decode(base, &mut unsealed.values, &mut unsealed.histograms));
             if let Err(error) = decoded {
                 tracing::error!(%error, "a chunk in memory cannot be decoded");
                 unsealed.clear();
@@ -201,7 +202,13 @@ impl Series {
     }
 
     #[cold]
-    fn append_late(&mut self, timestamp_ms: i64, value: f64, histogram: Option<&Arc<Histogram>>, context: &mut AppendContext<'_>) -> Verdict {
+    fn append_late(
+        &mut self,
+        timestamp_ms: i64,
+        value: f64,
+        histogram: Option<&Arc<Histogram>>,
+        context: &mut AppendContext<'_>,
+    ) -> Verdict {
         let same = |bits: u64, other: Option<&Arc<Histogram>>| {
             let equal = bits == value.to_bits()
                 && match (histogram, other) {
@@ -287,7 +294,9 @@ impl Series {
 
     /// Whether the head holds nothing of the series but its name.
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.tail_values.is_empty() && self.rare.as_ref().is_none_or(|r| r.late.is_empty() && r.late_chunks.is_empty())
+        self.chunks.is_empty()
+            && self.tail_values.is_empty()
+            && self.rare.as_ref().is_none_or(|r| r.late.is_empty() && r.late_chunks.is_empty())
     }
 
     /// Adds what lies in `range`, from epochs up to `max_epoch`, to `out`. Whole chunks are taken.
@@ -328,7 +337,8 @@ impl Series {
         if let Some(rare) = &mut self.rare {
             rare.late_chunks.retain(&mut keep);
             if rare.late_epoch <= max_epoch {
-                freed += rare.late.drain(..).map(|s| size_of::<Late>() as i64 + s.histogram.map_or(0, |h| histogram_bytes(&h))).sum::<i64>();
+                freed +=
+                    rare.late.drain(..).map(|s| size_of::<Late>() as i64 + s.histogram.map_or(0, |h| histogram_bytes(&h))).sum::<i64>();
             }
         }
         if self.tail_epoch <= max_epoch {

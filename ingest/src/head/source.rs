@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use isobar_block::{Error, Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TimeRange};
+use parking_lot::MutexGuard;
 use roaring::RoaringBitmap;
 
 use super::Head;
@@ -15,6 +16,7 @@ use super::order;
 use super::page::{Page, SeriesRef};
 use super::pins::Pin;
 use super::read::Reader;
+use super::series::Series;
 
 /// Selections of fewer series are sorted on their own, without the order of all.
 const SORT_MAX: usize = 2048;
@@ -46,7 +48,7 @@ impl Head {
     fn selected(&self, pages: &[Arc<Page>], matchers: &[Matcher], range: TimeRange) -> RoaringBitmap {
         let mut selected = self.with_index(false, |index| index.select(matchers));
         let mut absent = Vec::new();
-        let mut open = None;
+        let mut open: Option<(usize, MutexGuard<'_, Vec<Series>>)> = None;
         for number in &selected {
             let series = SeriesRef(number);
             let Some(page) = pages.get(series.page()) else {
@@ -54,7 +56,7 @@ impl Head {
                 continue;
             };
             if open.as_ref().is_none_or(|(at, _)| *at != series.page()) {
-                open = None;
+                drop(open.take());
                 open = Some((series.page(), page.series.lock()));
             }
             let bounds = open.as_ref().and_then(|(_, slots)| slots.get(series.slot())).and_then(|s| s.time_bounds());

@@ -7,9 +7,9 @@ use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
+use super::HttpConfig;
 use super::inflight::Permit;
 use super::respond::Refusal;
-use super::HttpConfig;
 use crate::limits::Limits;
 use crate::units;
 
@@ -100,10 +100,17 @@ async fn drain(body: &mut axum::body::Body) {
 
 fn too_large(max_bytes: usize) -> Refusal {
     let allowed = units::format_bytes(max_bytes as u64);
-    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("max_request_bytes of {allowed} is exceeded; send smaller requests or raise the limit"))
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("max_request_bytes of {allowed} is exceeded; send smaller requests or raise the limit"),
+    )
 }
 
 fn overloaded(config: &HttpConfig) -> Refusal {
     let allowed = units::format_bytes(config.max_inflight_bytes);
-    Refusal::retry(StatusCode::SERVICE_UNAVAILABLE, format!("write.max_inflight_bytes of {allowed} is reached; try again later"), config.retry_after)
+    Refusal::retry(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("write.max_inflight_bytes of {allowed} is reached; try again later"),
+        config.retry_after,
+    )
 }

@@ -13,8 +13,11 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// 415 for another media type, schema or encoding.
 pub(super) fn remote_write(headers: &HeaderMap) -> Result<Version, Refusal> {
     let content_type = value(headers, header::CONTENT_TYPE)?;
-    let version = version(content_type)
-        .ok_or_else(|| unsupported(format!("content type {content_type:?} is not {PROTOBUF}, with proto=prometheus.WriteRequest or proto=io.prometheus.write.v2.Request")))?;
+    let version = version(content_type).ok_or_else(|| {
+        unsupported(format!(
+            "content type {content_type:?} is not {PROTOBUF}, with proto=prometheus.WriteRequest or proto=io.prometheus.write.v2.Request"
+        ))
+    })?;
     match value(headers, header::CONTENT_ENCODING)? {
         "" => Ok(version),
         encoding if encoding.eq_ignore_ascii_case("snappy") => Ok(version),

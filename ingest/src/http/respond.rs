@@ -106,8 +106,10 @@ pub(super) fn otlp(result: Result<WriteOutcome, Refusal>) -> Response {
             let rejected = &outcome.rejected;
             let stored = outcome.samples_written + outcome.histograms_written > 0;
             if rejected.is_empty() || stored {
-                let partial_success = (!rejected.is_empty())
-                    .then(|| ExportMetricsPartialSuccess { rejected_data_points: rejected.total_without_exemplars() as i64, error_message: rejected.to_string() });
+                let partial_success = (!rejected.is_empty()).then(|| ExportMetricsPartialSuccess {
+                    rejected_data_points: rejected.total_without_exemplars() as i64,
+                    error_message: rejected.to_string(),
+                });
                 return protobuf(StatusCode::OK, ExportMetricsServiceResponse { partial_success }.encode_to_vec());
             }
             Refusal::new(StatusCode::BAD_REQUEST, rejected.to_string())

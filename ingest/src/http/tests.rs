@@ -67,7 +67,9 @@ impl WriteSink for RecordingSink {
         let part = Box::new(WriteOutcome { samples_written: 1, ..Default::default() });
         let retry_after = Duration::from_millis(2500);
         match fault {
-            Fault::TooManyRequests => Err(WriteError::TooManyRequests { limit: "a_limit", allowed: 3, tenant: tenant.clone(), retry_after, outcome: part }),
+            Fault::TooManyRequests => {
+                Err(WriteError::TooManyRequests { limit: "a_limit", allowed: 3, tenant: tenant.clone(), retry_after, outcome: part })
+            }
             Fault::Unavailable => Err(WriteError::Unavailable { reason: "the disk is full".into(), retry_after, outcome: part }),
             Fault::Internal => Err(WriteError::Internal { reason: "a bug".into(), outcome: part }),
             Fault::Hang => std::future::pending().await,
@@ -164,7 +166,11 @@ fn v2_message() -> m2::Request {
     let mut request = m2::Request::new();
     for job in ["a", "b"] {
         let labels_refs = request.labels(&[("__name__", "up"), ("job", job)]);
-        request.timeseries.push(m2::TimeSeries { labels_refs, samples: vec![m2::Sample { value: 1.0, timestamp: 1, start_timestamp: 0 }], ..Default::default() });
+        request.timeseries.push(m2::TimeSeries {
+            labels_refs,
+            samples: vec![m2::Sample { value: 1.0, timestamp: 1, start_timestamp: 0 }],
+            ..Default::default()
+        });
     }
     let labels_refs = request.labels(&[("trace_id", "x")]);
     request.timeseries[0].exemplars.push(m2::Exemplar { labels_refs, value: 1.0, timestamp: 1 });
@@ -181,7 +187,11 @@ async fn success_is_204_with_counts_on_every_path() {
     for path in ["/api/v1/write", "/api/v1/push", "/api/v1/receive"] {
         for (content_type, body) in [(V1, v1_body()), (V2, v2_body())] {
             let answer = server.post(path, &[("content-type", content_type), ("content-encoding", "snappy")], compress(&body)).await;
-            assert_eq!((answer.status, answer.text(), answer.written()), (StatusCode::NO_CONTENT, "", ["2", "0", "1"]), "{path} {content_type}");
+            assert_eq!(
+                (answer.status, answer.text(), answer.written()),
+                (StatusCode::NO_CONTENT, "", ["2", "0", "1"]),
+                "{path} {content_type}"
+            );
         }
     }
     assert_eq!(server.sink.requests.lock().len(), 6);
@@ -214,7 +224,14 @@ async fn the_content_type_picks_the_schema() {
     assert_eq!(server.post("/api/v1/write", &headers, compress(&v1)).await.status, StatusCode::NO_CONTENT);
     let answer = server.post("/api/v1/write", &[], compress(&v1)).await;
     assert_eq!(answer.status, StatusCode::NO_CONTENT, "neither content type nor encoding");
-    for content_type in ["application/json", "text/plain", "application/x-protobuf;proto=other.Request", "application/x-protobuf;proto", "application/x-protobuf; ;", "x"] {
+    for content_type in [
+        "application/json",
+        "text/plain",
+        "application/x-protobuf;proto=other.Request",
+        "application/x-protobuf;proto",
+        "application/x-protobuf; ;",
+        "x",
+    ] {
         let answer = server.write(content_type, &v1).await;
         assert_eq!((answer.status, answer.written()), (StatusCode::UNSUPPORTED_MEDIA_TYPE, ["0", "0", "0"]), "{content_type}");
         assert!(answer.text().contains("content type"));
@@ -224,8 +241,9 @@ async fn the_content_type_picks_the_schema() {
 #[tokio::test]
 async fn only_snappy_blocks() {
     let server = server();
-    let post = |encoding: &'static str, body: Vec<u8>| server.post("/api/v1/write", &[("content-type", V1), ("content-encoding", encoding)], body).boxed();
-    use futures::FutureExt;
+    let post = async |encoding: &str, body: Vec<u8>| {
+        server.post("/api/v1/write", &[("content-type", V1), ("content-encoding", encoding)], body).await
+    };
     assert_eq!(post("SNAPPY", compress(&v1_body())).await.status, StatusCode::NO_CONTENT);
     for encoding in ["gzip", "zstd", "identity", "snappy, gzip"] {
         assert_eq!(post(encoding, compress(&v1_body())).await.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{encoding}");
@@ -306,7 +324,11 @@ async fn faults_of_the_store() {
         server.fail(fault);
         for (content_type, body) in [(V1, v1_body()), (V2, v2_body())] {
             let answer = server.write(content_type, &body).await;
-            assert_eq!((answer.status, answer.header("retry-after"), answer.written()), (status, retry_after, ["1", "0", "0"]), "{fault:?}");
+            assert_eq!(
+                (answer.status, answer.header("retry-after"), answer.written()),
+                (status, retry_after, ["1", "0", "0"]),
+                "{fault:?}"
+            );
             assert!(answer.text().contains(text), "{}", answer.text());
         }
     }

@@ -79,7 +79,8 @@ pub(super) fn of_target_info(resource: Option<&Resource>, config: &OtlpConfig) -
 
 /// `job` is `namespace/name` of the service, `instance` its instance id.
 fn identity(resource: &Resource) -> LabelMap {
-    let get = |key: &str| resource.attributes.iter().find(|a| a.key == key).and_then(|a| a.value.as_ref()).map(text).filter(|v| !v.is_empty());
+    let get =
+        |key: &str| resource.attributes.iter().find(|a| a.key == key).and_then(|a| a.value.as_ref()).map(text).filter(|v| !v.is_empty());
     let mut labels = LabelMap::new();
     if let Some(name) = get("service.name") {
         let job = match get("service.namespace") {

@@ -7,8 +7,8 @@ use opentelemetry_proto::tonic::metrics::v1::exemplar::Value as ExemplarValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as NumberValue;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, DataPointFlags, Exemplar as OtlpExemplar, ExponentialHistogramDataPoint, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
-    SummaryDataPoint,
+    AggregationTemporality, DataPointFlags, Exemplar as OtlpExemplar, ExponentialHistogramDataPoint, HistogramDataPoint, Metric,
+    NumberDataPoint, ResourceMetrics, SummaryDataPoint,
 };
 
 use super::attributes::{self, LabelMap, push_canonical};
@@ -25,7 +25,12 @@ const MAX_EXEMPLAR_CHARACTERS: usize = 128;
 ///
 /// # Errors
 /// [`DecodeError::TooLarge`] if the series take more than `max_decoded_bytes`.
-pub(super) fn convert(message: &ExportMetricsServiceRequest, config: &OtlpConfig, max_decoded_bytes: usize, request: &mut DecodedRequest) -> Result<(), DecodeError> {
+pub(super) fn convert(
+    message: &ExportMetricsServiceRequest,
+    config: &OtlpConfig,
+    max_decoded_bytes: usize,
+    request: &mut DecodedRequest,
+) -> Result<(), DecodeError> {
     let mut budget = Budget::new(max_decoded_bytes);
     for resource in &message.resource_metrics {
         let labels = attributes::of_resource(resource.resource.as_ref(), config);
@@ -54,10 +59,19 @@ pub(super) fn convert(message: &ExportMetricsServiceRequest, config: &OtlpConfig
 }
 
 /// `target_info` with one sample at the newest timestamp of the resource.
-fn target_info(resource: &ResourceMetrics, newest_ms: Option<i64>, config: &OtlpConfig, budget: &mut Budget, request: &mut DecodedRequest) -> Result<(), DecodeError> {
-    let (Some(timestamp_ms), Some(labels)) = (newest_ms, attributes::of_target_info(resource.resource.as_ref(), config)) else { return Ok(()) };
+fn target_info(
+    resource: &ResourceMetrics,
+    newest_ms: Option<i64>,
+    config: &OtlpConfig,
+    budget: &mut Budget,
+    request: &mut DecodedRequest,
+) -> Result<(), DecodeError> {
+    let (Some(timestamp_ms), Some(labels)) = (newest_ms, attributes::of_target_info(resource.resource.as_ref(), config)) else {
+        return Ok(());
+    };
     let none = LabelMap::new();
-    let mut family = Family { request, budget, resource: &none, scope: &none, name: "target_info".into(), metadata: None, newest_ms: &mut None };
+    let mut family =
+        Family { request, budget, resource: &none, scope: &none, name: "target_info".into(), metadata: None, newest_ms: &mut None };
     family.describe(Metadata { metric_type: MetricType::Gauge, help: "Target metadata".into(), unit: String::new() });
     family.series("", &labels, None, Point { timestamp_ms, created_ms: 0 }, 1.0)
 }
@@ -101,7 +115,9 @@ impl Family<'_> {
         };
         let refused = match temporality {
             Some(t) if t == AggregationTemporality::Delta as i32 => Some(RejectReason::DeltaTemporality),
-            Some(t) if t != AggregationTemporality::Cumulative as i32 => Some(RejectReason::InvalidDataPoint { rule: "the aggregation temporality is not set".into() }),
+            Some(t) if t != AggregationTemporality::Cumulative as i32 => {
+                Some(RejectReason::InvalidDataPoint { rule: "the aggregation temporality is not set".into() })
+            }
             _ => None,
         };
         self.name = metric_name(&metric.name, &metric.unit, kind);
@@ -142,7 +158,8 @@ impl Family<'_> {
         let stale = no_value(p.flags);
         let value = |v: f64| if stale { stale_nan() } else { v };
         if !p.bucket_counts.is_empty() && p.bucket_counts.len() != p.explicit_bounds.len() + 1 {
-            return self.refuse_point(&p.attributes, &format!("{} bounds do not fit {} buckets", p.explicit_bounds.len(), p.bucket_counts.len()));
+            return self
+                .refuse_point(&p.attributes, &format!("{} bounds do not fit {} buckets", p.explicit_bounds.len(), p.bucket_counts.len()));
         }
         if p.explicit_bounds.iter().any(|b| b.is_nan()) || !p.explicit_bounds.is_sorted_by(|a, b| a < b) {
             return self.refuse_point(&p.attributes, "its bounds do not ascend");
@@ -199,7 +216,14 @@ impl Family<'_> {
     }
 
     /// Appends a series with one float sample.
-    fn series(&mut self, suffix: &str, labels: &LabelMap, extra: Option<(&str, &str)>, point: Point, value: f64) -> Result<(), DecodeError> {
+    fn series(
+        &mut self,
+        suffix: &str,
+        labels: &LabelMap,
+        extra: Option<(&str, &str)>,
+        point: Point,
+        value: f64,
+    ) -> Result<(), DecodeError> {
         self.budget.spend(size_of::<Sample>())?;
         self.push_series(suffix, labels, extra, point)?;
         self.request.samples.push(Sample { timestamp_ms: point.timestamp_ms, value });

@@ -1,9 +1,9 @@
 //! OTLP/HTTP metrics in protobuf: from a request body to a [`DecodedRequest`] under Prometheus's names.
 
-pub mod naming;
 mod attributes;
 mod buckets;
 mod convert;
+pub mod naming;
 mod weight;
 
 use std::io::Read;
@@ -40,7 +40,8 @@ pub struct OtlpConfig {
 pub fn decode(body: &[u8], max_decoded_bytes: usize, config: &OtlpConfig, request: &mut DecodedRequest) -> Result<(), DecodeError> {
     request.clear();
     weight::check(body, max_decoded_bytes)?;
-    let message = ExportMetricsServiceRequest::decode(body).map_err(|e| DecodeError::Protobuf { message: MESSAGE, reason: e.to_string() })?;
+    let message =
+        ExportMetricsServiceRequest::decode(body).map_err(|e| DecodeError::Protobuf { message: MESSAGE, reason: e.to_string() })?;
     convert::convert(&message, config, max_decoded_bytes, request)
 }
 

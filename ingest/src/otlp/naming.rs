@@ -14,7 +14,7 @@ pub enum Kind {
 }
 
 /// Units of UCUM and the words that Prometheus uses for them.
-const UNITS: [(&str, &str); 28] = [
+const UNITS: [(&str, &str); 26] = [
     ("d", "days"),
     ("h", "hours"),
     ("min", "minutes"),
@@ -41,12 +41,11 @@ const UNITS: [(&str, &str); 28] = [
     ("Hz", "hertz"),
     ("%", "percent"),
     ("1", ""),
-    ("K", "kelvins"),
-    ("Pa", "pascals"),
 ];
 
 /// Units that stand behind the `/` of a unit.
-const PER_UNITS: [(&str, &str); 7] = [("s", "second"), ("m", "minute"), ("h", "hour"), ("d", "day"), ("w", "week"), ("mo", "month"), ("y", "year")];
+const PER_UNITS: [(&str, &str); 7] =
+    [("s", "second"), ("m", "minute"), ("h", "hour"), ("d", "day"), ("w", "week"), ("mo", "month"), ("y", "year")];
 
 /// The Prometheus name of a metric. Empty if nothing of the name can be kept.
 pub fn metric_name(name: &str, unit: &str, kind: Kind) -> String {
@@ -141,9 +140,15 @@ mod tests {
 
     #[test]
     fn label_names() {
-        for (attribute, expected) in
-            [("service.name", "service_name"), ("0day", "key_0day"), ("_private", "key_private"), ("__reserved__", "__reserved__"), ("a-b.c", "a_b_c"), ("ü", "key_"), ("", "")]
-        {
+        for (attribute, expected) in [
+            ("service.name", "service_name"),
+            ("0day", "key_0day"),
+            ("_private", "key_private"),
+            ("__reserved__", "__reserved__"),
+            ("a-b.c", "a_b_c"),
+            ("ü", "key_"),
+            ("", ""),
+        ] {
             assert_eq!(label_name(attribute), expected);
         }
     }

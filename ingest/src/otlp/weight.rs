@@ -1,9 +1,9 @@
 //! How much memory an OTLP request takes when `prost` decodes it, bounded from its bytes before it does so: an empty data
 //! point is 2 bytes on the wire and hundreds in memory.
 
+use crate::wire::Budget;
 use crate::wire::DecodeError;
 use crate::wire::proto::{Reader, VARINT_PACKED_FACTOR};
-use crate::wire::Budget;
 
 /// What a message costs, and those of its fields that are messages or packed numbers. All other length-delimited fields
 /// are strings.
@@ -32,15 +32,24 @@ static SCOPE_METRICS: Shape = Shape { size_bytes: 256, fields: &[(1, Message(&SC
 static SCOPE: Shape = Shape { size_bytes: 128, fields: &[(3, Message(&KEY_VALUE))] };
 static METRIC: Shape = Shape {
     size_bytes: 256,
-    fields: &[(5, Message(&NUMBERS)), (7, Message(&NUMBERS)), (9, Message(&HISTOGRAMS)), (10, Message(&EXPONENTIALS)), (11, Message(&SUMMARIES)), (12, Message(&KEY_VALUE))],
+    fields: &[
+        (5, Message(&NUMBERS)),
+        (7, Message(&NUMBERS)),
+        (9, Message(&HISTOGRAMS)),
+        (10, Message(&EXPONENTIALS)),
+        (11, Message(&SUMMARIES)),
+        (12, Message(&KEY_VALUE)),
+    ],
 };
 static NUMBERS: Shape = Shape { size_bytes: 64, fields: &[(1, Message(&NUMBER))] };
 static NUMBER: Shape = Shape { size_bytes: 192, fields: &[(5, Message(&EXEMPLAR)), (7, Message(&KEY_VALUE))] };
 static HISTOGRAMS: Shape = Shape { size_bytes: 64, fields: &[(1, Message(&HISTOGRAM))] };
 static HISTOGRAM: Shape = Shape { size_bytes: 320, fields: &[(6, Packed), (7, Packed), (8, Message(&EXEMPLAR)), (9, Message(&KEY_VALUE))] };
 static EXPONENTIALS: Shape = Shape { size_bytes: 64, fields: &[(1, Message(&EXPONENTIAL))] };
-static EXPONENTIAL: Shape =
-    Shape { size_bytes: 384, fields: &[(1, Message(&KEY_VALUE)), (8, Message(&BUCKETS)), (9, Message(&BUCKETS)), (11, Message(&EXEMPLAR))] };
+static EXPONENTIAL: Shape = Shape {
+    size_bytes: 384,
+    fields: &[(1, Message(&KEY_VALUE)), (8, Message(&BUCKETS)), (9, Message(&BUCKETS)), (11, Message(&EXEMPLAR))],
+};
 static BUCKETS: Shape = Shape { size_bytes: 64, fields: &[(2, Packed)] };
 static SUMMARIES: Shape = Shape { size_bytes: 64, fields: &[(1, Message(&SUMMARY))] };
 static SUMMARY: Shape = Shape { size_bytes: 192, fields: &[(6, Message(&QUANTILE)), (7, Message(&KEY_VALUE))] };

@@ -23,8 +23,8 @@ use record::BATCH_MARKER_BYTES;
 use segment::{Header, SegmentFile};
 
 pub mod record;
-pub mod segment;
 pub mod replay;
+pub mod segment;
 
 /// A batch is not delayed to gather more once it has this many bytes.
 const GATHER_BYTES: usize = 1 << 20;
@@ -173,11 +173,16 @@ impl Wal {
         Ok(())
     }
 
-    /// Queues records and returns what to wait for. Without records it returns what is queued last.
-    pub fn append(&self, records: &[u8]) -> u64 {
+    /// Queues records and returns what to wait for. Without records it returns what is queued last. The request that brings
+    /// them has arrived then.
+    pub fn append(&self, records: &[u8], arriving: Option<Arriving<'_>>) -> u64 {
         let mut queue = self.shared.queue.lock();
+        drop(arriving);
         if records.is_empty() {
-            return queue.enqueued;
+            let enqueued = queue.enqueued;
+            drop(queue);
+            self.shared.work.notify_one();
+            return enqueued;
         }
         if queue.segment_bytes > 0 && queue.segment_bytes + records.len() as u64 > self.shared.config.segment_bytes {
             queue.segment += 1;
@@ -311,7 +316,8 @@ impl Writer {
             }
         }
         let deadline = Instant::now() + GATHER_TIME;
-        while shared.arriving.load(Ordering::SeqCst) > 0 && queue.batches.len() == 1 && queue.queued_bytes < GATHER_BYTES && !queue.closing {
+        while shared.arriving.load(Ordering::SeqCst) > 0 && queue.batches.len() == 1 && queue.queued_bytes < GATHER_BYTES && !queue.closing
+        {
             if shared.work.wait_until(&mut queue, deadline).timed_out() {
                 break;
             }

@@ -166,10 +166,6 @@ impl<'a> Reader<'a> {
     fn text(&mut self) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Malformed("a text is not UTF-8"))
     }
-
-    fn tenant(&mut self) -> Result<&'a str, Malformed> {
-        self.text()
-    }
 }
 
 #[inline]
@@ -218,10 +214,16 @@ fn finish_entries(entries: &mut Vec<u8>, kind: Kind, tenant: &TenantId, out: &mu
     }
 }
 
-/// Calls `each` with the number and the labels of every definition, after `tenant` with the name of the tenant.
-pub fn read_series<'a>(payload: &'a [u8], tenant: impl FnOnce(&'a str), mut each: impl FnMut(u32, LabelsRef<'a>)) -> Result<(), Malformed> {
+/// The tenant of a record of any kind but [`Kind::Batch`], and the rest of its payload, which the `read_` functions take.
+pub fn read_tenant(payload: &[u8]) -> Result<(&str, &[u8]), Malformed> {
     let mut reader = Reader(payload);
-    tenant(reader.tenant()?);
+    let tenant = reader.text()?;
+    Ok((tenant, reader.0))
+}
+
+/// Calls `each` with the number and the labels of every definition.
+pub fn read_series<'a>(entries: &'a [u8], mut each: impl FnMut(u32, LabelsRef<'a>)) -> Result<(), Malformed> {
+    let mut reader = Reader(entries);
     while !reader.0.is_empty() {
         let series = u32::try_from(reader.varint()?).map_err(|_| Malformed("a series number is too big"))?;
         let labels = LabelsRef::from_bytes(reader.bytes()?).map_err(|_| Malformed("labels are not in canonical form"))?;
@@ -242,18 +244,26 @@ const SERIES_DELTA: u8 = 0x40;
 /// of the timestamp, and the value's bytes without the zero bytes at its low end.
 #[derive(Debug, Default)]
 pub struct SampleWriter {
+    /// Longer than what is used, so that an entry is written where it will stay.
     entries: Vec<u8>,
+    used: usize,
     series: u32,
     timestamp_ms: i64,
 }
+
+/// Control byte, two numbers, value.
+const MAX_ENTRY_BYTES: usize = 1 + 10 + 10 + 8;
 
 impl SampleWriter {
     /// Adds one sample.
     #[inline]
     pub fn push(&mut self, series: u32, timestamp_ms: i64, value: f64) {
+        if self.entries.len() < self.used + MAX_ENTRY_BYTES {
+            self.entries.resize((2 * self.entries.len()).max(4096), 0);
+        }
+        let entry: &mut [u8; MAX_ENTRY_BYTES] = self.entries[self.used..].first_chunk_mut().expect("it was made long enough");
         let bits = value.to_bits();
         let value_bytes = 8 - (bits.trailing_zeros() / 8) as usize;
-        let mut entry = [0u8; 1 + 10 + 10 + 8];
         let mut len = 1;
         let mut control = value_bytes as u8;
         if series == self.series {
@@ -273,16 +283,20 @@ impl SampleWriter {
         }
         entry[0] = control;
         entry[len..len + 8].copy_from_slice(&bits.to_be_bytes());
-        self.entries.extend_from_slice(&entry[..len + value_bytes]);
+        self.used += len + value_bytes;
         self.series = series;
         self.timestamp_ms = timestamp_ms;
     }
 
     /// Appends the record, if it has any content, and empties the collection.
     pub fn finish(&mut self, tenant: &TenantId, out: &mut Vec<u8>) {
-        finish_entries(&mut self.entries, Kind::Samples, tenant, out);
-        self.series = 0;
-        self.timestamp_ms = 0;
+        if self.used > 0 {
+            push_frame(out, Kind::Samples, |out| {
+                push_bytes(out, tenant.as_str().as_bytes());
+                out.extend_from_slice(&self.entries[..self.used]);
+            });
+        }
+        (self.used, self.series, self.timestamp_ms) = (0, 0, 0);
     }
 }
 
@@ -298,10 +312,9 @@ fn put_varint(out: &mut [u8], mut n: u64) -> usize {
     len + 1
 }
 
-/// Calls `each` with series number, timestamp and value of every sample, after `tenant` with the name of the tenant.
-pub fn read_samples<'a>(payload: &'a [u8], tenant: impl FnOnce(&'a str), mut each: impl FnMut(u32, i64, f64)) -> Result<(), Malformed> {
-    let mut reader = Reader(payload);
-    tenant(reader.tenant()?);
+/// Calls `each` with series number, timestamp and value of every sample.
+pub fn read_samples(entries: &[u8], mut each: impl FnMut(u32, i64, f64)) -> Result<(), Malformed> {
+    let mut reader = Reader(entries);
     let mut series = 0u32;
     let mut timestamp_ms = 0i64;
     while let Some((&control, rest)) = reader.0.split_first() {
@@ -354,10 +367,9 @@ pub fn push_histograms(out: &mut Vec<u8>, tenant: &TenantId, entries: &[(u32, i6
     });
 }
 
-/// Calls `each` with every histogram, after `tenant` with the name of the tenant.
-pub fn read_histograms<'a>(payload: &'a [u8], tenant: impl FnOnce(&'a str), mut each: impl FnMut(u32, i64, Histogram)) -> Result<(), Malformed> {
-    let mut reader = Reader(payload);
-    tenant(reader.tenant()?);
+/// Calls `each` with every histogram.
+pub fn read_histograms(entries: &[u8], mut each: impl FnMut(u32, i64, Histogram)) -> Result<(), Malformed> {
+    let mut reader = Reader(entries);
     let count = reader.varint()?;
     let mut keys = Vec::new();
     for _ in 0..count {
@@ -391,10 +403,9 @@ impl ExemplarWriter {
     }
 }
 
-/// Calls `each` with every exemplar, after `tenant` with the name of the tenant.
-pub fn read_exemplars<'a>(payload: &'a [u8], tenant: impl FnOnce(&'a str), mut each: impl FnMut(u32, Exemplar)) -> Result<(), Malformed> {
-    let mut reader = Reader(payload);
-    tenant(reader.tenant()?);
+/// Calls `each` with every exemplar.
+pub fn read_exemplars(entries: &[u8], mut each: impl FnMut(u32, Exemplar)) -> Result<(), Malformed> {
+    let mut reader = Reader(entries);
     while !reader.0.is_empty() {
         let series = u32::try_from(reader.varint()?).map_err(|_| Malformed("a series number is too big"))?;
         let timestamp_ms = reader.zigzag()?;
@@ -424,10 +435,9 @@ impl MetadataWriter {
     }
 }
 
-/// Calls `each` with every metric name and its metadata, after `tenant` with the name of the tenant.
-pub fn read_metadata<'a>(payload: &'a [u8], tenant: impl FnOnce(&'a str), mut each: impl FnMut(&'a str, Metadata)) -> Result<(), Malformed> {
-    let mut reader = Reader(payload);
-    tenant(reader.tenant()?);
+/// Calls `each` with every metric name and its metadata.
+pub fn read_metadata<'a>(entries: &'a [u8], mut each: impl FnMut(&'a str, Metadata)) -> Result<(), Malformed> {
+    let mut reader = Reader(entries);
     while !reader.0.is_empty() {
         let name = reader.text()?;
         let metric_type = MetricType::from_number(i32::from(reader.byte()?));
@@ -444,9 +454,13 @@ mod tests {
     #[test]
     fn samples_come_back_bit_for_bit() {
         let tenant = TenantId::default();
-        let values = [0.0, -0.0, 1.0, 0.1, f64::NAN, f64::INFINITY, f64::from_bits(1), f64::from_bits(0x7ff0_0000_0000_0002), 12345.0, -1e300];
-        let samples: Vec<_> =
-            values.iter().enumerate().map(|(i, v)| ([0, 0, 1, 7, 7, 3, u32::MAX, 0, 5, 6][i], [5, 5, i64::MIN, i64::MAX, 0, 1, 2, 2, 2, -7][i], *v)).collect();
+        let values =
+            [0.0, -0.0, 1.0, 0.1, f64::NAN, f64::INFINITY, f64::from_bits(1), f64::from_bits(0x7ff0_0000_0000_0002), 12345.0, -1e300];
+        let samples: Vec<_> = values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| ([0, 0, 1, 7, 7, 3, u32::MAX, 0, 5, 6][i], [5, 5, i64::MIN, i64::MAX, 0, 1, 2, 2, 2, -7][i], *v))
+            .collect();
         let mut writer = SampleWriter::default();
         let mut out = Vec::new();
         for _ in 0..2 {
@@ -459,7 +473,9 @@ mod tests {
         let (frame, whole) = parse_frame(&out).expect("a frame");
         assert_eq!((frame.kind, whole), (Kind::Samples, out.len()));
         let mut back = Vec::new();
-        read_samples(frame.payload, |name| assert_eq!(name, "default"), |s, t, v| back.push((s, t, v.to_bits()))).expect("reads");
+        let (name, entries) = read_tenant(frame.payload).expect("reads");
+        assert_eq!(name, "default");
+        read_samples(entries, |s, t, v| back.push((s, t, v.to_bits()))).expect("reads");
         assert_eq!(back, samples.iter().map(|(s, t, v)| (*s, *t, v.to_bits())).collect::<Vec<_>>());
     }
 
@@ -494,13 +510,15 @@ mod tests {
         families.finish(&tenant, &mut out);
         let (frame, first) = parse_frame(&out).expect("a frame");
         let mut seen = 0;
-        read_exemplars(frame.payload, |t| assert_eq!(t, "a-b"), |s, e| {
+        let (name, entries) = read_tenant(frame.payload).expect("reads");
+        assert_eq!(name, "a-b");
+        read_exemplars(entries, |s, e| {
             assert_eq!((s, e), (9, exemplar.clone()));
             seen += 1;
         })
         .expect("reads");
         let (frame, _) = parse_frame(&out[first..]).expect("a frame");
-        read_metadata(frame.payload, |t| assert_eq!(t, "a-b"), |n, m| {
+        read_metadata(read_tenant(frame.payload).expect("reads").1, |n, m| {
             assert_eq!((n, m), ("up", metadata.clone()));
             seen += 1;
         })

@@ -142,7 +142,16 @@ impl SegmentReader {
         let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
         let mut header = [0; HEADER_BYTES as usize];
         file.read_exact(&mut header).map_err(|e| Error::io(&path, e))?;
-        Ok(Self { path, file, expected_bytes, window: Vec::new(), at: 0, window_offset: HEADER_BYTES, ended: false, valid_bytes: HEADER_BYTES })
+        Ok(Self {
+            path,
+            file,
+            expected_bytes,
+            window: Vec::new(),
+            at: 0,
+            window_offset: HEADER_BYTES,
+            ended: false,
+            valid_bytes: HEADER_BYTES,
+        })
     }
 
     fn offset(&self) -> u64 {

@@ -3,16 +3,16 @@
 //! What the walkers keep to: every length is checked against the bytes that are there before it is used, and every vector
 //! that a request can make grow is paid for from a [`Budget`] before it grows.
 
-pub mod v1;
-pub mod v2;
-pub mod snappy;
 pub(crate) mod histogram;
-mod pool;
 #[cfg(test)]
 pub(crate) mod messages;
+mod pool;
+pub(crate) mod proto;
+pub mod snappy;
 #[cfg(test)]
 mod tests;
-pub(crate) mod proto;
+pub mod v1;
+pub mod v2;
 
 pub use pool::{MAX_POOLED_BYTES, MAX_POOLED_REQUESTS};
 
@@ -64,7 +64,13 @@ pub enum DecodeError {
 ///
 /// # Errors
 /// [`DecodeError`], after which `request` holds nothing of use but its memory.
-pub fn decode(version: Version, compressed: &[u8], max_body_bytes: usize, max_decoded_bytes: usize, request: &mut DecodedRequest) -> Result<(), DecodeError> {
+pub fn decode(
+    version: Version,
+    compressed: &[u8],
+    max_body_bytes: usize,
+    max_decoded_bytes: usize,
+    request: &mut DecodedRequest,
+) -> Result<(), DecodeError> {
     request.clear();
     snappy::decompress(compressed, max_body_bytes, &mut request.label_bytes)?;
     match version {

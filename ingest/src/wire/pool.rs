@@ -51,7 +51,13 @@ impl DecodedRequest {
         fn of<T>(vec: &Vec<T>) -> usize {
             vec.capacity() * size_of::<T>()
         }
-        of(&self.series) + of(&self.label_bytes) + of(&self.samples) + of(&self.histograms) + of(&self.exemplars) + of(&self.metadata) + of(&self.rejected)
+        of(&self.series)
+            + of(&self.label_bytes)
+            + of(&self.samples)
+            + of(&self.histograms)
+            + of(&self.exemplars)
+            + of(&self.metadata)
+            + of(&self.rejected)
     }
 }
 

@@ -48,7 +48,11 @@ fn v1_request() -> m1::WriteRequest {
                 exemplars: vec![m1::Exemplar { labels: labels(&[("trace_id", "abc")]), value: 0.5, timestamp: 999 }],
                 histograms: vec![],
             },
-            m1::TimeSeries { labels: labels(&[("zone", "é"), ("__name__", "h"), ("gone", "")]), histograms: vec![integer_histogram()], ..Default::default() },
+            m1::TimeSeries {
+                labels: labels(&[("zone", "é"), ("__name__", "h"), ("gone", "")]),
+                histograms: vec![integer_histogram()],
+                ..Default::default()
+            },
         ],
         metadata: vec![m1::MetricMetadata { r#type: 1, metric_family_name: "up".into(), help: "Is it?".into(), unit: "1".into() }],
     }
@@ -56,18 +60,33 @@ fn v1_request() -> m1::WriteRequest {
 
 fn v2_request() -> m2::Request {
     let mut r = m2::Request::new();
-    let (up, h, help) = (r.labels(&[("__name__", "up"), ("job", "x")]), r.labels(&[("__name__", "h_bucket"), ("zone", "é")]), r.symbol("Is it?"));
+    let (up, h, help) =
+        (r.labels(&[("__name__", "up"), ("job", "x")]), r.labels(&[("__name__", "h_bucket"), ("zone", "é")]), r.symbol("Is it?"));
     let exemplar = r.labels(&[("trace_id", "abc")]);
     r.timeseries = vec![
         m2::TimeSeries {
             labels_refs: up.clone(),
-            samples: vec![m2::Sample { value: 1.5, timestamp: 1000, start_timestamp: 900 }, m2::Sample { value: stale_nan(), timestamp: -2000, start_timestamp: 0 }],
+            samples: vec![
+                m2::Sample { value: 1.5, timestamp: 1000, start_timestamp: 900 },
+                m2::Sample { value: stale_nan(), timestamp: -2000, start_timestamp: 0 },
+            ],
             exemplars: vec![m2::Exemplar { labels_refs: exemplar, value: 0.5, timestamp: 999 }],
             metadata: Some(m2::Metadata { r#type: 1, help_ref: help, unit_ref: 0 }),
             ..Default::default()
         },
-        m2::TimeSeries { labels_refs: h, histograms: vec![integer_histogram()], created_timestamp: 77, metadata: Some(m2::Metadata { r#type: 3, help_ref: help, unit_ref: 0 }), ..Default::default() },
-        m2::TimeSeries { labels_refs: up, samples: vec![m2::Sample { value: 2.0, timestamp: 3000, start_timestamp: 0 }], metadata: Some(m2::Metadata { r#type: 1, help_ref: help, unit_ref: 0 }), ..Default::default() },
+        m2::TimeSeries {
+            labels_refs: h,
+            histograms: vec![integer_histogram()],
+            created_timestamp: 77,
+            metadata: Some(m2::Metadata { r#type: 3, help_ref: help, unit_ref: 0 }),
+            ..Default::default()
+        },
+        m2::TimeSeries {
+            labels_refs: up,
+            samples: vec![m2::Sample { value: 2.0, timestamp: 3000, start_timestamp: 0 }],
+            metadata: Some(m2::Metadata { r#type: 1, help_ref: help, unit_ref: 0 }),
+            ..Default::default()
+        },
     ];
     r
 }
@@ -95,7 +114,10 @@ fn v1_is_read_in_full() {
     assert_eq!(labels(&request, &request.series[1]), "h{zone=\"é\"}");
     assert!(request.series.iter().all(|s| s.form == LabelForm::Wire && s.created_ms == 0));
     let (family, metadata) = &request.metadata[0];
-    assert_eq!((family.as_str(), metadata.metric_type, metadata.help.as_str(), metadata.unit.as_str()), ("up", MetricType::Counter, "Is it?", "1"));
+    assert_eq!(
+        (family.as_str(), metadata.metric_type, metadata.help.as_str(), metadata.unit.as_str()),
+        ("up", MetricType::Counter, "Is it?", "1")
+    );
 }
 
 #[test]
@@ -105,7 +127,10 @@ fn v2_is_read_in_full() {
     assert_eq!(labels(&request, &request.series[1]), "h_bucket{zone=\"é\"}");
     assert_eq!(request.series.iter().map(|s| s.created_ms).collect::<Vec<_>>(), [900, 77, 0]);
     assert_eq!(request.series.iter().map(|s| s.metadata).collect::<Vec<_>>(), [Some(0), Some(1), Some(0)]);
-    assert_eq!(request.metadata.iter().map(|(f, m)| (f.as_str(), m.metric_type)).collect::<Vec<_>>(), [("up", MetricType::Counter), ("h", MetricType::Histogram)]);
+    assert_eq!(
+        request.metadata.iter().map(|(f, m)| (f.as_str(), m.metric_type)).collect::<Vec<_>>(),
+        [("up", MetricType::Counter), ("h", MetricType::Histogram)]
+    );
     assert_eq!(request.label_bytes_of(&request.series[0]), request.label_bytes_of(&request.series[2]), "equal sets are equal bytes");
 }
 
@@ -184,14 +209,21 @@ fn histograms_that_break_rules_are_refused_alone() {
     };
     let count = bad.len();
     let histograms: Vec<_> = bad.into_iter().chain([float]).collect();
-    let v1 = m1::WriteRequest { timeseries: vec![m1::TimeSeries { labels: m1::labels(&[("__name__", "h")]), histograms: histograms.clone(), ..Default::default() }], ..Default::default() };
+    let v1 = m1::WriteRequest {
+        timeseries: vec![m1::TimeSeries { labels: m1::labels(&[("__name__", "h")]), histograms: histograms.clone(), ..Default::default() }],
+        ..Default::default()
+    };
     let mut v2 = m2::Request::new();
     let labels_refs = v2.labels(&[("__name__", "h")]);
     v2.timeseries.push(m2::TimeSeries { labels_refs, histograms, ..Default::default() });
     for (version, body) in [(Version::V1, v1.encode_to_vec()), (Version::V2, v2.encode_to_vec())] {
         let request = decode_plain(version, &body).expect("decodes");
         assert_eq!(request.rejected.len(), count);
-        assert!(request.rejected.iter().all(|r| r.reason.code() == "invalid_histogram" && r.count == 1 && r.series.contains("__name__")), "{:?}", request.rejected);
+        assert!(
+            request.rejected.iter().all(|r| r.reason.code() == "invalid_histogram" && r.count == 1 && r.series.contains("__name__")),
+            "{:?}",
+            request.rejected
+        );
         let (timestamp_ms, h) = &request.histograms_of(&request.series[0])[0];
         assert_eq!((*timestamp_ms, h.schema, h.custom_bounds.as_slice()), (7, -53, &[0.1, 0.2][..]));
         assert_eq!(h.counts, Counts::Float { count: 3.5, zero: 0.5, positive: vec![1.0, 2.0], negative: vec![] });
@@ -210,7 +242,11 @@ fn v2_refuses_bad_series_and_keeps_good_ones() {
     r.symbols.push(vec![0xff]);
     let invalid = vec![good[0], r.symbols.len() as u32 - 1];
     let sample = m2::Sample { value: 1.0, timestamp: 1, start_timestamp: 0 };
-    let of = |labels_refs: &[u32]| m2::TimeSeries { labels_refs: labels_refs.to_vec(), samples: vec![sample.clone(), sample.clone()], ..Default::default() };
+    let of = |labels_refs: &[u32]| m2::TimeSeries {
+        labels_refs: labels_refs.to_vec(),
+        samples: vec![sample.clone(), sample.clone()],
+        ..Default::default()
+    };
     r.timeseries = vec![
         of(&unnamed),
         of(&good),
@@ -279,7 +315,14 @@ fn small_bodies_cannot_take_much_memory() {
     let mut r = m2::Request::new();
     let mut labels_refs = r.labels(&[("__name__", "m"), ("a", &"x".repeat(4096))]);
     labels_refs.extend(r.labels(&[("b", &"x".repeat(4096))]));
-    r.timeseries = vec![m2::TimeSeries { labels_refs, samples: vec![m2::Sample { value: 1.0, timestamp: 1, start_timestamp: 0 }], ..Default::default() }; 5000];
+    r.timeseries = vec![
+        m2::TimeSeries {
+            labels_refs,
+            samples: vec![m2::Sample { value: 1.0, timestamp: 1, start_timestamp: 0 }],
+            ..Default::default()
+        };
+        5000
+    ];
     too_large(Version::V2, &r.encode_to_vec());
 }
 

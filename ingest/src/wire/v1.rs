@@ -49,7 +49,9 @@ impl Decoder<'_> {
                 t if t == bytes(1) => self.series(body, r.message()?)?,
                 t if t == bytes(3) => self.metadata(r.message()?)?,
                 t if t == bytes(4) || t == bytes(5) => {
-                    return Err(r.error("it looks like io.prometheus.write.v2.Request; set proto=io.prometheus.write.v2.Request in the content type"));
+                    return Err(r.error(
+                        "it looks like io.prometheus.write.v2.Request; set proto=io.prometheus.write.v2.Request in the content type",
+                    ));
                 }
                 other => r.skip(other, fields(&[1, 3]))?,
             }
@@ -113,7 +115,13 @@ impl Decoder<'_> {
     }
 
     /// Label fields that other fields lie between, which protobuf allows: copies all of them to one place.
-    fn spill(&mut self, body: &[u8], so_far: std::ops::Range<usize>, field: &[u8], field_end: usize) -> Result<std::ops::Range<usize>, DecodeError> {
+    fn spill(
+        &mut self,
+        body: &[u8],
+        so_far: std::ops::Range<usize>,
+        field: &[u8],
+        field_end: usize,
+    ) -> Result<std::ops::Range<usize>, DecodeError> {
         // The prefix of the field is copied from the body: its tag is one byte, its length at least one.
         let mut prefix = vec![bytes(1) as u8];
         let mut len = field.len();

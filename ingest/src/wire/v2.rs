@@ -130,7 +130,8 @@ impl Decoder<'_, '_> {
             Err(Refused::Series(reason)) => return self.refuse(mark, labels_start, &label_refs, reason),
         };
         let has_samples = self.request.samples.len() > mark.samples;
-        let has_histograms = self.request.histograms.len() > mark.histograms || self.request.rejected[mark.rejected..].iter().any(|r| !r.reason.is_exemplar());
+        let has_histograms = self.request.histograms.len() > mark.histograms
+            || self.request.rejected[mark.rejected..].iter().any(|r| !r.reason.is_exemplar());
         if has_samples == has_histograms {
             return self.refuse(mark, labels_start, &label_refs, RejectReason::MixedOrNoSamples);
         }

@@ -17,7 +17,6 @@ use crate::kernel::aggregate::{self as kernel, Init};
 
 /// The aggregations that keep one vector of state, or a few, for each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names are the operators'")]
 pub enum VectorAggregate {
     Sum,
     Avg,

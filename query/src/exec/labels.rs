@@ -118,7 +118,7 @@ impl Operator for Relabel {
         true
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>> {
         let rule = self.rule.clone();
         Ok(Box::new(MapWorker(move |chunk: Chunk| Ok(map_labels(chunk, |labels, out| rule.apply(labels, out))))))
     }
@@ -148,7 +148,7 @@ impl Operator for Mark {
         true
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>> {
         Ok(Box::new(MapWorker(|chunk: Chunk| Ok(map_labels(chunk, mark)))))
     }
 }
@@ -182,7 +182,7 @@ impl Operator for UnifyMarks {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>> {
         let rule = self.rule.clone();
         let run = move |chunk: Chunk| {
             let key = |labels: LabelsRef<'_>| {

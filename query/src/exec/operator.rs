@@ -41,7 +41,7 @@ pub trait Operator: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the data of the side inputs do not allow the operation.
-    fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> crate::Result<Box<dyn Worker>>;
+    fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>>;
 }
 
 /// The work of an [`Operator`] on one partition of its first input.
@@ -50,13 +50,13 @@ pub trait Worker: Send {
     ///
     /// # Errors
     /// Where the data do not allow the operation.
-    fn push(&mut self, input: Chunk) -> crate::Result<Option<Chunk>>;
+    fn push(&mut self, input: Chunk) -> crate::result::Result<Option<Chunk>>;
 
     /// Gives the rest when there is no more input.
     ///
     /// # Errors
     /// Where the data do not allow the operation.
-    fn finish(&mut self) -> crate::Result<Option<Chunk>> {
+    fn finish(&mut self) -> crate::result::Result<Option<Chunk>> {
         Ok(None)
     }
 
@@ -69,8 +69,8 @@ pub trait Worker: Send {
 /// A worker that maps each chunk for itself.
 pub struct MapWorker<F>(pub F);
 
-impl<F: FnMut(Chunk) -> crate::Result<Chunk> + Send> Worker for MapWorker<F> {
-    fn push(&mut self, input: Chunk) -> crate::Result<Option<Chunk>> {
+impl<F: FnMut(Chunk) -> crate::result::Result<Chunk> + Send> Worker for MapWorker<F> {
+    fn push(&mut self, input: Chunk) -> crate::result::Result<Option<Chunk>> {
         (self.0)(input).map(Some)
     }
 }
@@ -82,20 +82,20 @@ pub struct WholeWorker<F> {
     run: Option<F>,
 }
 
-impl<F: FnOnce(Chunk) -> crate::Result<Chunk> + Send> WholeWorker<F> {
+impl<F: FnOnce(Chunk) -> crate::result::Result<Chunk> + Send> WholeWorker<F> {
     /// `run` gets all rows, with vectors of `steps` values.
     pub fn new(steps: usize, run: F) -> Self {
         Self { steps, gathered: Vec::new(), run: Some(run) }
     }
 }
 
-impl<F: FnOnce(Chunk) -> crate::Result<Chunk> + Send> Worker for WholeWorker<F> {
-    fn push(&mut self, input: Chunk) -> crate::Result<Option<Chunk>> {
+impl<F: FnOnce(Chunk) -> crate::result::Result<Chunk> + Send> Worker for WholeWorker<F> {
+    fn push(&mut self, input: Chunk) -> crate::result::Result<Option<Chunk>> {
         self.gathered.push(input);
         Ok(None)
     }
 
-    fn finish(&mut self) -> crate::Result<Option<Chunk>> {
+    fn finish(&mut self) -> crate::result::Result<Option<Chunk>> {
         let all = Chunk::concat(self.steps, std::mem::take(&mut self.gathered));
         self.run.take().map(|run| run(all)).transpose()
     }

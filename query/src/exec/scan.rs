@@ -136,11 +136,6 @@ impl SeriesScanExec {
         let properties = operator::properties(Arc::clone(&schema), partitions.len());
         Arc::new(Self { spec, partitions, children, properties, schema, metrics: ExecutionPlanMetricsSet::new() })
     }
-
-    /// What it reads.
-    pub fn spec(&self) -> &Arc<ScanSpec> {
-        &self.spec
-    }
 }
 
 impl fmt::Debug for SeriesScanExec {

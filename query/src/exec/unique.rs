@@ -19,22 +19,20 @@ pub enum OnConflict {
     Keep,
 }
 
-/// Joins rows with equal label sets.
+/// Joins rows with equal label sets, where no two have a value at the same step.
 #[derive(Debug)]
 pub struct JoinRows {
     /// Length of the vectors.
     pub steps: usize,
-    /// What is done where that is not possible.
-    pub on_conflict: OnConflict,
 }
 
 impl Operator for JoinRows {
     fn name(&self) -> &'static str {
-        "UniqueLabelsExec"
+        "JoinRowsExec"
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "on conflict={:?}", self.on_conflict)
+        f.write_str("equal labels")
     }
 
     fn steps(&self) -> usize {
@@ -42,8 +40,7 @@ impl Operator for JoinRows {
     }
 
     fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
-        let on_conflict = self.on_conflict;
-        Ok(Box::new(WholeWorker::new(self.steps, move |chunk| join_rows(chunk, on_conflict))))
+        Ok(Box::new(WholeWorker::new(self.steps, |chunk| join_rows(chunk, OnConflict::Keep))))
     }
 }
 

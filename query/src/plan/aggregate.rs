@@ -29,7 +29,7 @@ impl Planner {
                 let input = self.grouped_input(aggregate, &rule, cx)?;
                 let span = param_expr(aggregate)?.span;
                 let operator = quantile::Quantile { param, span, steps: cx.grid.len };
-                Ok(Vector { plan: OperatorExec::new(operator, with_sides(input.plan, plans)), rows: input.groups, origin: None, ..input })
+                Ok(Vector { plan: OperatorExec::new(operator, with_sides(input.plan, plans)), rows: input.groups, unique: true, origin: None, ..input })
             }
             AggregateOp::CountValues => {
                 let label = self.text(param_expr(aggregate)?)?;
@@ -38,7 +38,7 @@ impl Planner {
                 }
                 let input = self.grouped_input(aggregate, &rule, cx)?;
                 let operator = count_values::CountValues { label, steps: cx.grid.len };
-                Ok(Vector { plan: OperatorExec::new(operator, vec![input.plan]), origin: None, ..input })
+                Ok(Vector { plan: OperatorExec::new(operator, vec![input.plan]), unique: true, origin: None, ..input })
             }
             op => {
                 let input = self.grouped_input(aggregate, &rule, cx)?;
@@ -155,5 +155,5 @@ fn hash_aggregate(function: VectorAggregate, input: Vector) -> Result<Vector> {
         let coalesced = Arc::new(CoalescePartitionsExec::new(Arc::new(partial)));
         Arc::new(build(AggregateMode::Final, group_by.as_final(), coalesced)?)
     };
-    Ok(Vector { plan, rows: groups, groups, origin: None, ..input })
+    Ok(Vector { plan, rows: groups, groups, unique: true, origin: None, ..input })
 }

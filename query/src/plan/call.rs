@@ -2,13 +2,13 @@
 
 use super::aggregate::{param_of, with_sides};
 use super::range_call::range_function;
-use super::{Cx, Names, Planned, Planner, Scalar, Vector, durations};
+use super::{Cx, Names, Planned, Planner, Scalar, Vector};
 use crate::exec::absent::Absent;
 use crate::exec::histogram_quantile::{HistogramFraction, HistogramQuantiles, LabelledQuantile};
 use crate::exec::label_functions::{LabelJoin, LabelReplace};
 use crate::exec::labels::METADATA_LABELS;
 use crate::exec::map::{Map, MapFn};
-use crate::exec::operator::{Operator, OperatorExec};
+use crate::exec::operator::OperatorExec;
 use crate::exec::scalar::ScalarOf;
 use crate::exec::scan::ScanFunction;
 use crate::exec::sort::{Sort, SortBy};
@@ -39,7 +39,7 @@ impl Planner {
             "label_replace" | "label_join" => self.label_call(name, args, cx)?,
             "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" => self.sort(name, args, span, cx)?,
             "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => self.histogram_call(name, args, cx)?,
-            "info" => self.info(args, cx)?,
+            "info" => self.info(args, span, cx)?,
             _ => return Err(Error::BadData(format!("function {name} is not supported"))),
         };
         Ok(Planned::Vector(vector))
@@ -129,7 +129,7 @@ impl Planner {
         };
         let labels = selector.map_or_else(|| Ok(isobar_block::Labels::empty()), absent_labels)?;
         let plan = OperatorExec::new(Absent { labels, steps: cx.grid.len }, vec![vector.plan]);
-        Ok(Vector { plan, names: Names::Kept, reduced: false, rows: 1, groups: 1, origin: None })
+        Ok(Vector { plan, names: Names::Kept, reduced: false, rows: 1, groups: 1, unique: true, origin: None })
     }
 
     fn label_call(&self, name: &str, args: &[Expr], cx: Cx<'_>) -> Result<Vector> {
@@ -138,22 +138,18 @@ impl Planner {
         let destination = self.text(&args[1])?;
         let sets_name = destination == METADATA_LABELS[0];
         let pending = vector.names == Names::Pending;
-        let over = |operator, vector: Vector, names| {
-            let plan = OperatorExec::with_operator(operator, vec![vector.plan]);
-            Vector { plan, names, reduced: false, origin: None, ..vector }
-        };
         if name == "label_join" {
             let separator = self.text(&args[2])?;
             let sources = args[3..].iter().map(|arg| self.text(arg)).collect::<Result<Vec<_>>>()?;
             let names = if sets_name { Names::Kept } else { vector.names };
-            let operator = LabelJoin::new(destination, separator, sources, steps)?;
-            return Ok(over(std::sync::Arc::new(operator) as std::sync::Arc<dyn Operator>, vector, names));
+            let plan = OperatorExec::new(LabelJoin::new(destination, separator, sources, steps)?, vec![vector.plan]);
+            return Ok(Vector { plan, names, reduced: false, unique: true, origin: None, ..vector });
         }
         let (replacement, source, pattern) = (self.text(&args[2])?, self.text(&args[3])?, self.text(&args[4])?);
         // Rows that get a new name keep it; the others are marked, if their name was to be removed.
         let names = if sets_name && pending { Names::Marked } else { vector.names };
         let operator = LabelReplace::new(destination, replacement, source, &pattern, sets_name && pending, steps)?;
-        Ok(over(std::sync::Arc::new(operator) as std::sync::Arc<dyn Operator>, vector, names))
+        Ok(Vector { plan: OperatorExec::new(operator, vec![vector.plan]), names, reduced: false, unique: true, origin: None, ..vector })
     }
 
     fn sort(&self, name: &str, args: &[Expr], span: Span, cx: Cx<'_>) -> Result<Vector> {
@@ -195,7 +191,7 @@ impl Planner {
                 OperatorExec::new(HistogramQuantiles { label: Some(label), quantiles, steps, span }, with_sides(vector.plan, sides))
             }
         };
-        let vector = Vector { plan, reduced: false, origin: None, ..vector };
+        let vector = Vector { plan, reduced: false, unique: true, origin: None, ..vector };
         Ok(self.remove_names(vector, cx))
     }
 }

@@ -12,6 +12,7 @@ use crate::exec::operator::OperatorExec;
 use crate::exec::scalar::ValuesExec;
 use crate::exec::scan::{RangeCall, ScanFunction};
 use crate::exec::subquery::SubqueryRange;
+use crate::exec::unique::JoinRows;
 use crate::kernel::{RangeFn, WindowSpec};
 use crate::promql::ast::{Expr, ExprKind, RangeMode, Subquery};
 use crate::result::{Error, Result};
@@ -75,9 +76,14 @@ impl Planner {
     fn subquery_call(&self, subquery: &Subquery, call: RangeCall, inputs: Vec<Arc<dyn ExecutionPlan>>, cx: Cx<'_>) -> Result<Vector> {
         let Some(inner) = durations::subquery_grid(subquery, cx.grid, &self.settings)? else {
             let plan = ValuesExec::new(Chunk::empty(cx.grid.len))?;
-            return Ok(Vector { plan, names: Names::Kept, reduced: false, rows: 0, groups: 0, origin: None });
+            return Ok(Vector { plan, names: Names::Kept, reduced: false, rows: 0, groups: 0, unique: true, origin: None });
         };
-        let vector = self.vector_or_scalar(&subquery.expr, Cx::plain(inner, true))?;
+        let mut vector = self.vector_or_scalar(&subquery.expr, Cx::plain(inner, true))?;
+        if !vector.unique {
+            // A window must see all pieces of a series.
+            vector.plan = OperatorExec::new(JoinRows { steps: inner.len }, vec![vector.plan]);
+            vector.unique = true;
+        }
         let windows = WindowSpec {
             grid: durations::shifted(cx.grid, subquery.at, subquery.offset.as_ref(), &self.settings)?,
             range_ms: call.range_ms,

@@ -52,9 +52,9 @@ impl Planner {
             ExprKind::Matrix { selector, range } => {
                 let range_ms = durations::positive_millis(range, &self.settings)?;
                 let end_ms = durations::shifted(at, selector.at, selector.offset.as_ref(), &self.settings)?.start_ms;
-                let selection = self.selections.get(&expr.span).ok_or_else(|| Error::Internal("a selector was not resolved".into()))?;
+                let selection = self.selection(expr.span)?;
                 let range = TimeRange::new(end_ms.saturating_sub(range_ms).saturating_add(1), end_ms)?;
-                Ok(RawPlan::Samples { selection: Arc::clone(selection), range })
+                Ok(RawPlan::Samples { selection, range })
             }
             ExprKind::Subquery(subquery) => match durations::subquery_grid(subquery, at, &self.settings)? {
                 None => Ok(RawPlan::Empty),

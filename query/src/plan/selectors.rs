@@ -126,7 +126,11 @@ fn collect(expr: &Expr, grid: Grid, settings: &Settings, out: &mut Vec<Wanted>) 
             }
             collect(&aggregate.expr, grid, settings, out)
         }
-        ExprKind::Call { function, args } if function.name == "info" => super::info::collect(args, grid, settings, |e| collect(e, grid, settings, out)),
+        ExprKind::Call { function, args } if function.name == "info" => {
+            let (matchers, range) = super::info::wanted(args, grid, settings)?;
+            out.push(Wanted { span: expr.span, matchers, range });
+            collect(&args[0], grid, settings, out)
+        }
         ExprKind::Call { args, .. } => args.iter().try_for_each(|arg| collect(arg, grid, settings, out)),
         ExprKind::Vector(selector) => want(selector, 0, out),
         ExprKind::Matrix { selector, range } => want(selector, durations::positive_millis(range, settings)?, out),

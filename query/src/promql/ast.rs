@@ -293,6 +293,27 @@ impl Expr {
         }
     }
 
+    /// All selectors in the expression, from left to right.
+    pub fn selectors(&self) -> Vec<&VectorSelector> {
+        let mut out = Vec::new();
+        let mut rest = vec![self];
+        while let Some(expr) = rest.pop() {
+            match &expr.kind {
+                ExprKind::Number(_) | ExprKind::String(_) => {}
+                ExprKind::Vector(selector) | ExprKind::Matrix { selector, .. } => out.push(selector),
+                ExprKind::Paren(inner) | ExprKind::Unary { expr: inner, .. } => rest.push(inner),
+                ExprKind::Binary(binary) => rest.extend([&binary.rhs, &binary.lhs]),
+                ExprKind::Aggregate(aggregate) => {
+                    rest.push(&aggregate.expr);
+                    rest.extend(&aggregate.param);
+                }
+                ExprKind::Call { args, .. } => rest.extend(args.iter().rev()),
+                ExprKind::Subquery(subquery) => rest.push(&subquery.expr),
+            }
+        }
+        out
+    }
+
     /// The expression without parentheses around it.
     pub fn unparenthesized(&self) -> &Self {
         match &self.kind {

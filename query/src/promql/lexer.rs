@@ -251,7 +251,12 @@ impl Lexer<'_> {
                 Kind::Punctuation(b'(')
             }
             ')' => {
-                self.parens = self.parens.checked_sub(1).ok_or("unexpected right parenthesis ')'")?;
+                let Some(open) = self.parens.checked_sub(1) else {
+                    // The position behind it is the one that Prometheus gives.
+                    self.start = self.pos;
+                    return Err("unexpected right parenthesis ')'".into());
+                };
+                self.parens = open;
                 Kind::Punctuation(b')')
             }
             _ => return Ok(None),
@@ -400,7 +405,7 @@ impl Lexer<'_> {
             }
             self.accept("s");
         }
-        !self.peek().is_some_and(|c| is_alpha(c) || c.is_ascii_digit())
+        !self.accept(WORD)
     }
 
     fn string(&mut self, quote: char) -> Step {

@@ -20,10 +20,10 @@ use ast::{Expr, Span, VectorSelector};
 pub const MAX_QUERY_BYTES: usize = 1 << 20;
 
 /// How deep calls, parentheses and signs may be nested.
-pub const MAX_NESTING: u32 = 200;
+pub const MAX_NESTING: u32 = 100;
 
 /// Height of the highest syntax tree, so that code that walks one recursively is safe. A chain of n operators is n high.
-pub const MAX_HEIGHT: u32 = 500;
+pub const MAX_HEIGHT: u32 = 300;
 
 /// Why a query text is not a query.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -48,6 +48,8 @@ struct Parser<'a> {
     /// Index of the token that comes next.
     at: usize,
     nesting: u32,
+    /// How many aggregations' arguments the next token is in.
+    aggregations: u32,
     /// Operators in the duration that is being parsed.
     duration_operators: u32,
 }
@@ -74,7 +76,7 @@ impl<'a> Parser<'a> {
             let message = format!("query of {} bytes is longer than the {MAX_QUERY_BYTES} that are allowed", query.len());
             return Err(Mistake::new(Span::default(), message));
         }
-        Ok(Self { query, tokens: tokenize(query), at: 0, nesting: 0, duration_operators: 0 })
+        Ok(Self { query, tokens: tokenize(query), at: 0, nesting: 0, aggregations: 0, duration_operators: 0 })
     }
 
     fn peek(&self) -> Token {
@@ -132,6 +134,7 @@ impl<'a> Parser<'a> {
         {
             return mistake;
         }
+        let context = if context.is_empty() && self.aggregations > 0 { "aggregation" } else { context };
         let mut message = format!("unexpected {}", token.describe(self.query));
         for (word, text) in [(" in ", context), (", expected ", expected)] {
             if !text.is_empty() {
@@ -222,7 +225,9 @@ impl<'a> Parser<'a> {
             Kind::Punctuation(b'(') => {
                 self.advance();
                 let (inner, height) = self.expr(0)?;
-                self.expect(b')', "")?;
+                if !self.accept(b')') {
+                    return Err(self.unexpected("", ""));
+                }
                 let span = self.span_from(start);
                 Ok((Expr { kind: ExprKind::Paren(Box::new(inner)), span }, self.grow(height, span)?))
             }
@@ -284,9 +289,18 @@ impl<'a> Parser<'a> {
             if !self.accept(b',') {
                 return Err(self.unexpected("", ""));
             }
-            if self.at_punctuation(b')') {
+            if !self.starts_expression() && self.peek().kind != Kind::Error {
                 return Err(Mistake::new(comma.span, "trailing commas not allowed in function call args"));
             }
+        }
+    }
+
+    fn starts_expression(&self) -> bool {
+        let token = self.peek();
+        match token.kind {
+            Kind::Number | Kind::Duration | Kind::String | Kind::Punctuation(b'(' | b'{') => true,
+            Kind::Operator(BinaryOp::Add | BinaryOp::Sub) => true,
+            _ => self.is_metric_name(token),
         }
     }
 
@@ -312,7 +326,9 @@ impl<'a> Parser<'a> {
         if !self.at_punctuation(b'(') {
             return Err(self.unexpected("aggregation", ""));
         }
+        self.aggregations += 1;
         let (mut args, height) = self.arguments()?;
+        self.aggregations -= 1;
         let grouping = match before {
             Some(grouping) => Some(grouping),
             None => self.grouping()?,

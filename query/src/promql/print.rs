@@ -64,7 +64,11 @@ impl Display for Expr {
             ExprKind::Number(value) => f.write_str(&float(*value)),
             ExprKind::String(text) => f.write_str(&quote(text)),
             ExprKind::Paren(inner) => write!(f, "({inner})"),
-            ExprKind::Unary { negate, expr } => write!(f, "{}{expr}", sign(*negate)),
+            ExprKind::Unary { negate, expr } => {
+                // The sign of an infinity would become a second sign.
+                let operand = expr.to_string();
+                write!(f, "{}{}", sign(*negate), if operand.starts_with("+Inf") { &operand[1..] } else { &operand })
+            }
             ExprKind::Binary(b) => write!(f, "{} {} {}", b.lhs, Operation(b), b.rhs),
             ExprKind::Aggregate(a) => {
                 write!(f, "{}(", Aggregation(a))?;
@@ -350,7 +354,9 @@ fn push_pretty(out: &mut String, expr: &Expr, level: usize) {
         ExprKind::Unary { negate, expr } => {
             let mut inner = String::new();
             push_pretty(&mut inner, expr, level);
-            out.push_str(&format!("{indent}{}{}", sign(*negate), inner.trim()));
+            let inner = inner.trim();
+            let inner = if inner.starts_with("+Inf") { &inner[1..] } else { inner };
+            out.push_str(&format!("{indent}{}{inner}", sign(*negate)));
         }
         _ => {
             out.push_str(&indent);

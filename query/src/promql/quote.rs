@@ -1,7 +1,5 @@
 //! Quoted texts and numbers as Go writes and reads them, which is how Prometheus prints label values, strings and floats.
 
-use std::fmt::Write;
-
 /// `text` in double quotes with Go's escapes.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
@@ -36,12 +34,14 @@ fn push_escaped(out: &mut String, c: char, quote: char) {
         _ if is_printable(c) => out.push(c),
         _ => {
             let code = u32::from(c);
-            let written = match code {
-                ..0x80 => write!(out, r"\x{code:02x}"),
-                ..0x1_0000 => write!(out, r"\u{code:04x}"),
-                _ => write!(out, r"\U{code:08x}"),
+            let escape = if code < 0x80 {
+                format!(r"\x{code:02x}")
+            } else if code < 0x1_0000 {
+                format!(r"\u{code:04x}")
+            } else {
+                format!(r"\U{code:08x}")
             };
-            written.expect("a String takes all text");
+            out.push_str(&escape);
         }
     }
 }
@@ -131,7 +131,7 @@ pub fn float(value: f64) -> String {
 /// # Errors
 /// If it is not one, or is too big for a float.
 pub(super) fn parse_number(text: &str) -> Result<f64, String> {
-    let bad = |why: &str| format!("error parsing number: {}: {why}", quote(text));
+    let bad = |why: &str| format!("error parsing number: strconv.ParseFloat: parsing {}: {why}", quote(text));
     if text.eq_ignore_ascii_case("inf") || text.eq_ignore_ascii_case("+inf") {
         return Ok(f64::INFINITY);
     }
@@ -147,12 +147,12 @@ pub(super) fn parse_number(text: &str) -> Result<f64, String> {
     for (i, _) in bytes.iter().enumerate().filter(|(_, b)| **b == b'_') {
         let before = i > 0 && (is_digit(bytes[i - 1]) || (hex && i == 2));
         if !before || !bytes.get(i + 1).is_some_and(|b| is_digit(*b)) {
-            return Err(bad("misplaced underscore"));
+            return Err(bad("invalid syntax"));
         }
     }
     let plain = text.replace('_', "");
     if hex {
-        return u64::from_str_radix(&plain[2..], 16).map(|n| n as f64).map_err(|_| bad("not a hexadecimal number of 64 bits"));
+        return u64::from_str_radix(&plain[2..], 16).map(|n| n as f64).map_err(|_| bad("value out of range"));
     }
     if plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|b| matches!(b, b'0'..=b'7')) {
         return u64::from_str_radix(&plain, 8).map(|n| n as f64).map_err(|_| bad("value out of range"));

@@ -10,7 +10,8 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use isobar_block::{BlockId, BlockMeta, BlockStore, BlockStoreConfig, TenantId};
 
-use crate::config::{objstore, show_size_rounded};
+use super::rounded_size;
+use crate::config::objstore;
 
 #[derive(Args)]
 pub struct BlocksArgs {
@@ -76,7 +77,10 @@ impl Place {
     fn open(&self) -> anyhow::Result<BlockStore> {
         let folder = self.data.join(objstore::DEFAULT_FOLDER);
         if self.objstore.is_none() && !folder.is_dir() {
-            bail!("there is no folder {}; name the server's with --data, or its object store with --objstore.config-file", folder.display());
+            bail!(
+                "there is no folder {}; name the server's with --data, or its object store with --objstore.config-file",
+                folder.display()
+            );
         }
         let (store, _) = objstore::open(self.objstore.as_deref(), &self.data)?;
         Ok(BlockStore::new(store, BlockStoreConfig::default()))
@@ -121,19 +125,20 @@ async fn ls(place: &Place, json: bool) -> anyhow::Result<ExitCode> {
             if meta.resolution_ms == 0 { "raw".into() } else { format!("{} s", meta.resolution_ms / 1000) },
             meta.series.to_string(),
             samples.to_string(),
-            show_size_rounded(meta.size_bytes),
+            rounded_size(meta.size_bytes),
             if samples == 0 { "–".into() } else { format!("{:.2}", meta.size_bytes as f64 / samples as f64) },
         ]);
     }
     println!("{table}");
     let size_bytes: u64 = blocks.iter().map(|(_, m)| m.size_bytes).sum();
-    println!("{} blocks, {}", blocks.len(), show_size_rounded(size_bytes));
+    println!("{} blocks, {}", blocks.len(), rounded_size(size_bytes));
     Ok(ExitCode::SUCCESS)
 }
 
 async fn inspect(place: &Place, id: BlockId) -> anyhow::Result<ExitCode> {
     let blocks = place.blocks(&place.open()?).await?;
-    let (tenant, meta) = blocks.iter().find(|(_, m)| m.ulid == id).with_context(|| format!("no catalog has block {id}; `isobar blocks ls` lists them"))?;
+    let (tenant, meta) =
+        blocks.iter().find(|(_, m)| m.ulid == id).with_context(|| format!("no catalog has block {id}; `isobar blocks ls` lists them"))?;
     println!("{:#}", as_json(tenant, meta)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -151,7 +156,13 @@ async fn verify(place: &Place, wanted: &[BlockId]) -> anyhow::Result<ExitCode> {
     for (tenant, meta) in &blocks {
         let report = store.verify(tenant, meta).await.with_context(|| format!("block {} of tenant {tenant}", meta.ulid))?;
         if report.is_sound() {
-            println!("OK {} of tenant {tenant}: {} series, {} samples, {}", meta.ulid, report.series, report.samples + report.histograms, show_size_rounded(report.bytes));
+            println!(
+                "OK {} of tenant {tenant}: {} series, {} samples, {}",
+                meta.ulid,
+                report.series,
+                report.samples + report.histograms,
+                rounded_size(report.bytes)
+            );
         } else {
             damaged += 1;
             println!("DAMAGED {} of tenant {tenant}:", meta.ulid);

@@ -1,11 +1,11 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a check found something.
 
-mod settings;
-mod serve;
-mod query;
 mod blocks;
 mod check_config;
 mod completions;
+mod query;
+mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -74,6 +74,15 @@ pub fn run() -> ExitCode {
 /// Runs a client command to its end.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// A size for reading, with three digits or so.
+pub fn rounded_size(size_bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, unit_bytes)| size_bytes >= *unit_bytes) {
+        Some((unit, unit_bytes)) => format!("{:.2} {unit}", size_bytes as f64 / *unit_bytes as f64),
+        None => format!("{size_bytes} B"),
+    }
 }
 
 #[cfg(test)]

@@ -47,14 +47,11 @@ enum Output {
 
 /// Asks and prints.
 pub fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    let text = args.expr.join(" ");
-    let (explain, expr) = split_explain(&text);
-    let mut form = vec![("query", expr.to_owned())];
+    let mut form = vec![("query", args.expr.join(" "))];
     form.extend(args.timeout.clone().map(|t| ("timeout", t)));
-    let range = range(&args)?;
-    let path = match &range {
+    let path = match range(&args)? {
         Some(range) => {
-            form.extend(range.iter().cloned());
+            form.extend(range);
             "query_range"
         }
         None => {
@@ -62,7 +59,6 @@ pub fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
             "query"
         }
     };
-    form.extend(explain.map(|mode| ("explain", mode.to_owned())));
     let answer = super::block_on(ask(&args.server, path, &form))?;
     for (kind, texts) in [("warning", &answer["warnings"]), ("info", &answer["infos"])] {
         for text in texts.as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -72,32 +68,17 @@ pub fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let data = &answer["data"];
     if args.output == Output::Json {
         println!("{}", serde_json::to_string_pretty(data)?);
-    } else if explain.is_some() {
-        print!("{}", plan_text(data));
+    } else if let Some(text) = string(data) {
+        println!("{}", text.trim_end());
     } else {
         println!("{}", table(data));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The mode of an explanation, if the text asks for one, and the expression.
-fn split_explain(text: &str) -> (Option<&'static str>, &str) {
-    fn after<'a>(text: &'a str, word: &str) -> Option<&'a str> {
-        let (head, rest) = text.trim_start().split_at_checked(word.len())?;
-        (head.eq_ignore_ascii_case(word) && rest.starts_with(char::is_whitespace)).then(|| rest.trim_start())
-    }
-    match after(text, "EXPLAIN") {
-        None => (None, text),
-        Some(rest) => match after(rest, "ANALYZE") {
-            None => (Some("plan"), rest),
-            Some(rest) => (Some("analyze"), rest),
-        },
-    }
-}
-
-fn plan_text(data: &Value) -> String {
-    let text = data["explain"].as_str().or(data["plan"].as_str()).or(data.as_str());
-    text.map_or_else(|| format!("{data:#}\n"), |t| format!("{}\n", t.trim_end()))
+/// A string literal or a plan, which are printed as they are.
+fn string(data: &Value) -> Option<&str> {
+    if data["resultType"] == "string" { data["result"][1].as_str() } else { None }
 }
 
 /// Parameters of a range query, if one is asked for.
@@ -133,7 +114,10 @@ async fn ask(server: &ServerArgs, path: &str, form: &[(&str, String)]) -> anyhow
     if let Some(tenant) = &server.tenant {
         request = request.header("X-Scope-OrgID", tenant);
     }
-    let answer = request.send().await.with_context(|| format!("no server answers at {}; start one with `isobar serve`, or name it with --server", server.server))?;
+    let answer = request
+        .send()
+        .await
+        .with_context(|| format!("no server answers at {}; start one with `isobar serve`, or name it with --server", server.server))?;
     let status = answer.status();
     let body = answer.text().await?;
     let json: Value = serde_json::from_str(&body).with_context(|| format!("{url} answered {status}: {}", body.trim()))?;
@@ -213,24 +197,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn explain_is_a_word_before_the_expression() {
-        for (text, expected) in [
-            ("up", (None, "up")),
-            ("EXPLAIN sum(up)", (Some("plan"), "sum(up)")),
-            ("explain analyze sum(up)", (Some("analyze"), "sum(up)")),
-            ("explained", (None, "explained")),
-            ("EXPLAIN ANALYZED", (Some("plan"), "ANALYZED")),
-        ] {
-            assert_eq!(split_explain(text), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn shows_every_kind_of_answer() {
         for (json, parts) in [
-            (r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a\"b"},"value":[0,"1"]}]}"#, vec![r#"up{job="a\"b"}"#, "1"]),
-            (r#"{"resultType":"vector","result":[{"metric":{},"histogram":[0,{"count":"3","sum":"4.5"}]}]}"#, vec!["{}", "count 3, sum 4.5"]),
-            (r#"{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[[0,"1"],[60.5,"NaN"]]}]}"#, vec!["1970-01-01T00:01:00.500Z", "NaN"]),
+            (
+                r#"{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a\"b"},"value":[0,"1"]}]}"#,
+                vec![r#"up{job="a\"b"}"#, "1"],
+            ),
+            (
+                r#"{"resultType":"vector","result":[{"metric":{},"histogram":[0,{"count":"3","sum":"4.5"}]}]}"#,
+                vec!["{}", "count 3, sum 4.5"],
+            ),
+            (
+                r#"{"resultType":"matrix","result":[{"metric":{"a":"b"},"values":[[0,"1"],[60.5,"NaN"]]}]}"#,
+                vec!["1970-01-01T00:01:00.500Z", "NaN"],
+            ),
             (r#"{"resultType":"scalar","result":[0,"+Inf"]}"#, vec!["1970-01-01T00:00:00Z", "+Inf"]),
             (r#"{"resultType":"string","result":[0,"text"]}"#, vec!["text"]),
         ] {

@@ -90,7 +90,8 @@ impl Fields {
                 let place = if self.place.is_empty() { String::new() } else { format!(" in {:?}", self.place) };
                 return Err(format!("line {line}: unknown key {name:?}{place}{}", suggest::hint(&name, known)));
             }
-            let says_something = !matches!(&node.value, Value::Empty) && !matches!(&node.value, Value::Text(t) if t == "false" || t == "0" || t.is_empty());
+            let says_something =
+                !matches!(&node.value, Value::Empty) && !matches!(&node.value, Value::Text(t) if t == "false" || t == "0" || t.is_empty());
             if says_something {
                 warnings.push(format!("line {line}: {name} has no effect in Isobar"));
             }

@@ -3,24 +3,22 @@
 //! A value is taken from the first of: flag, environment variable, file, default. The table in [`setting`] says what exists;
 //! `web-config.yml` and `objstore.yml` have their own readers because their shape belongs to other projects.
 
-mod units;
-mod suggest;
-mod yaml;
 mod fields;
-pub mod setting;
-mod sections;
 pub mod load;
 pub mod objstore;
-pub mod web;
+mod sections;
+pub mod setting;
+mod suggest;
 #[cfg(test)]
 mod tests;
+pub mod web;
+mod yaml;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use sections::tenants;
-pub use units::{show_duration, show_size_rounded};
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -222,9 +220,7 @@ impl Config {
 impl LogLevel {
     fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
-            "trace" | "debug" | "info" | "warn" | "error" => {
-                text.parse().map(Self).map_err(|_| format!("{text:?} is not a log level"))
-            }
+            "trace" | "debug" | "info" | "warn" | "error" => text.parse().map(Self).map_err(|_| format!("{text:?} is not a log level")),
             _ => Err(format!("{text:?} is not one of trace, debug, info, warn, error")),
         }
     }

@@ -19,8 +19,15 @@ use super::yaml::{self, Node};
 pub const DEFAULT_FOLDER: &str = "objects";
 
 /// Keys whose values are never shown.
-const SECRETS: [&str; 7] =
-    ["secret_key", "session_token", "encryption_key", "service_account", "storage_account_key", "storage_connection_string", "client_secret"];
+const SECRETS: [&str; 7] = [
+    "secret_key",
+    "session_token",
+    "encryption_key",
+    "service_account",
+    "storage_account_key",
+    "storage_connection_string",
+    "client_secret",
+];
 
 /// Settings of Thanos's clients that have no meaning for ours.
 const WITHOUT_EFFECT: [&str; 16] = [
@@ -125,12 +132,17 @@ fn filesystem(config: &mut Fields) -> Result<Built, String> {
 fn s3(config: &mut Fields) -> Result<Built, String> {
     let bucket = config.required("bucket")?;
     let insecure = config.switch("insecure")?;
-    let mut builder = match (config.text("access_key")?, config.text("secret_key")?) {
-        (Some(key), Some(secret)) => AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret),
-        (None, None) => AmazonS3Builder::from_env(),
-        _ => return Err("config.access_key and config.secret_key go together; leave out both to use the AWS_… environment or the instance's role".into()),
-    };
-    builder = builder.with_bucket_name(&bucket).with_retry(retry(config)?).with_client_options(client_options(config)?.with_allow_http(insecure));
+    let mut builder =
+        match (config.text("access_key")?, config.text("secret_key")?) {
+            (Some(key), Some(secret)) => AmazonS3Builder::new().with_access_key_id(key).with_secret_access_key(secret),
+            (None, None) => AmazonS3Builder::from_env(),
+            _ => return Err(
+                "config.access_key and config.secret_key go together; leave out both to use the AWS_… environment or the instance's role"
+                    .into(),
+            ),
+        };
+    builder =
+        builder.with_bucket_name(&bucket).with_retry(retry(config)?).with_client_options(client_options(config)?.with_allow_http(insecure));
     if let Some(token) = config.text("session_token")? {
         builder = builder.with_token(token);
     }
@@ -191,7 +203,10 @@ fn gcs(config: &mut Fields) -> Result<Built, String> {
 
 fn azure(config: &mut Fields) -> Result<Built, String> {
     let container = config.required("container")?;
-    let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(&container).with_retry(retry(config)?).with_client_options(client_options(config)?);
+    let mut builder = MicrosoftAzureBuilder::from_env()
+        .with_container_name(&container)
+        .with_retry(retry(config)?)
+        .with_client_options(client_options(config)?);
     if config.text("storage_connection_string")?.is_some() {
         return Err("config.storage_connection_string is not supported; give storage_account and storage_account_key".into());
     }
@@ -233,7 +248,9 @@ fn client_options(config: &mut Fields) -> Result<ClientOptions, String> {
     let mut tls = http.section("tls_config")?;
     if let Some(path) = tls.text("ca_file")? {
         let pem = std::fs::read(&path).map_err(|e| format!("config.http_config.tls_config.ca_file {path}: {e}"))?;
-        for certificate in object_store::Certificate::from_pem_bundle(&pem).map_err(|e| format!("config.http_config.tls_config.ca_file {path}: {e}"))? {
+        for certificate in
+            object_store::Certificate::from_pem_bundle(&pem).map_err(|e| format!("config.http_config.tls_config.ca_file {path}: {e}"))?
+        {
             options = options.with_root_certificate(certificate);
         }
     }
@@ -282,7 +299,10 @@ mod tests {
     fn refuses_with_line_and_remedy() {
         for (yaml, part) in [
             ("type: S3\nconfig:\n  bucket: b\n  acces_key: x\n  secret_key: y\n", "go together"),
-            ("type: S3\nconfig:\n  bucket: b\n  endpont: x\n", "line 4: unknown key \"endpont\" in \"config\" (did you mean \"endpoint\"?)"),
+            (
+                "type: S3\nconfig:\n  bucket: b\n  endpont: x\n",
+                "line 4: unknown key \"endpont\" in \"config\" (did you mean \"endpoint\"?)",
+            ),
             ("type: SWIFT\nconfig: {}\n", "use FILESYSTEM, S3, GCS or AZURE"),
             ("config: {}\n", "type is missing"),
             ("type: S3\nconfig: {bucket: b, insecure: maybe}\n", "neither true nor false"),

@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Config, LogFormat, LogLevel, Roles, units};
+use isobar_ingest::units;
+
+use super::{Config, LogFormat, LogLevel, Roles};
 
 /// Prefix of environment variables.
 pub const ENV_PREFIX: &str = "ISOBAR_";
@@ -17,7 +19,7 @@ pub const ENV_PREFIX: &str = "ISOBAR_";
 pub enum Kind {
     /// `true` or `false`; the flag may stand alone.
     Switch,
-    /// A path; one that a file gives is relative to that file.
+    /// The path of a file; one that stands in the configuration file is relative to that file.
     Path,
     /// Anything else that is one text.
     Text,
@@ -70,17 +72,55 @@ impl Setting {
 /// All settings, sections together, in the order of the example file.
 pub fn table() -> Vec<Setting> {
     let mut rows = vec![
-        path("data", "DIR", "Folder for everything that is kept on this machine.", |c| &mut c.data),
-        row("roles", "LIST", "Which parts run in this process: all, or some of ingest and query.", Kind::List, |c| &mut c.roles, Roles::parse, Roles::show),
-        optional_path("objstore.config-file", "Object store, in the form of Thanos's objstore.yml; without it, blocks stay in the folder `objects` under --data.", |c| {
-            &mut c.objstore_config_file
-        }),
+        row(
+            "data",
+            "DIR",
+            "Folder for everything that is kept on this machine.",
+            Kind::Text,
+            |c| &mut c.data,
+            |text| if text.is_empty() { Err("a path is empty".to_owned()) } else { Ok(PathBuf::from(text)) },
+            |path| path.display().to_string(),
+        ),
+        row(
+            "roles",
+            "LIST",
+            "Which parts run in this process: all, or some of ingest and query.",
+            Kind::List,
+            |c| &mut c.roles,
+            Roles::parse,
+            Roles::show,
+        ),
+        optional_path(
+            "objstore.config-file",
+            "Object store, in the form of Thanos's objstore.yml; without it, blocks stay in the folder `objects` under --data.",
+            |c| &mut c.objstore_config_file,
+        ),
     ];
     rows.extend(web());
     rows.extend([
-        row("log.level", "LEVEL", "Least severe message that is logged: trace, debug, info, warn or error.", Kind::Text, |c| &mut c.log.level, LogLevel::parse, LogLevel::show),
-        row("log.format", "FORMAT", "How messages are written to standard error: logfmt or json.", Kind::Text, |c| &mut c.log.format, LogFormat::parse, LogFormat::show),
-        duration("self-scrape.interval", "How often Isobar stores its own and its host's metrics under job=\"isobar\"; 0 turns it off.", |c| &mut c.self_scrape_interval),
+        row(
+            "log.level",
+            "LEVEL",
+            "Least severe message that is logged: trace, debug, info, warn or error.",
+            Kind::Text,
+            |c| &mut c.log.level,
+            LogLevel::parse,
+            LogLevel::show,
+        ),
+        row(
+            "log.format",
+            "FORMAT",
+            "How messages are written to standard error: logfmt or json.",
+            Kind::Text,
+            |c| &mut c.log.format,
+            LogFormat::parse,
+            LogFormat::show,
+        ),
+        duration(
+            "self-scrape.interval",
+            "How often Isobar stores its own and its host's metrics under job=\"isobar\"; 0 turns it off.",
+            |c| &mut c.self_scrape_interval,
+        ),
     ]);
     rows.extend(super::sections::table());
     rows
@@ -89,10 +129,19 @@ pub fn table() -> Vec<Setting> {
 fn web() -> Vec<Setting> {
     vec![
         text("web.listen-address", "HOST:PORT", "Where the HTTP server listens.", |c| &mut c.web.listen_address),
-        optional_path("web.config.file", "TLS and basic auth, in the form of the exporter toolkit's web-config.yml.", |c| &mut c.web.config_file),
-        text("web.external-url", "URL", "Under which URL people reach this server, if a proxy stands before it.", |c| &mut c.web.external_url),
+        optional_path("web.config.file", "TLS and basic auth, in the form of the exporter toolkit's web-config.yml.", |c| {
+            &mut c.web.config_file
+        }),
+        text("web.external-url", "URL", "Under which URL people reach this server, if a proxy stands before it.", |c| {
+            &mut c.web.external_url
+        }),
         text("web.route-prefix", "PATH", "Path before all routes; that of --web.external-url by default.", |c| &mut c.web.route_prefix),
-        text("web.cors.origin", "REGEX", "Origins, as an anchored regular expression, whose pages may read the API; none by default.", |c| &mut c.web.cors_origin),
+        text(
+            "web.cors.origin",
+            "REGEX",
+            "Origins, as an anchored regular expression, whose pages may read the API; none by default.",
+            |c| &mut c.web.cors_origin,
+        ),
         switch("web.enable-admin-api", "Turns on /api/v1/admin.", |c| &mut c.web.enable_admin_api),
         switch("web.enable-lifecycle", "Turns on /-/reload and /-/quit.", |c| &mut c.web.enable_lifecycle),
         duration("web.grace-period", "How long open requests may go on when the server stops.", |c| &mut c.web.grace_period),
@@ -136,13 +185,7 @@ pub fn switch(key: &'static str, help: &'static str, field: fn(&mut Config) -> &
 
 /// A duration.
 pub fn duration(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut Duration) -> Setting {
-    row(key, "DURATION", help, Kind::Text, field, units::parse_duration, units::show_duration)
-}
-
-/// A path that must be given or has a default.
-pub fn path(key: &'static str, value_name: &'static str, help: &'static str, field: fn(&mut Config) -> &mut PathBuf) -> Setting {
-    let parse = |t: &str| if t.is_empty() { Err("a path is empty".to_owned()) } else { Ok(PathBuf::from(t)) };
-    row(key, value_name, help, Kind::Path, field, parse, |p| p.display().to_string())
+    row(key, "DURATION", help, Kind::Text, field, units::parse_duration, |d| units::format_duration(*d))
 }
 
 /// A file that may be absent: then the text is empty.
@@ -153,8 +196,8 @@ pub fn optional_path(key: &'static str, help: &'static str, field: fn(&mut Confi
 
 /// A size in bytes.
 pub fn size<T: Integer>(key: &'static str, help: &'static str, field: fn(&mut Config) -> &mut T) -> Setting {
-    let parse = |t: &str| units::parse_size(t).and_then(T::from_u64);
-    row(key, "SIZE", help, Kind::Text, field, parse, |n| units::show_size(n.as_u64()))
+    let parse = |t: &str| units::parse_bytes(t).and_then(T::from_u64);
+    row(key, "SIZE", help, Kind::Text, field, parse, |n| units::format_bytes(n.as_u64()))
 }
 
 /// A whole number.

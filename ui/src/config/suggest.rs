@@ -46,9 +46,13 @@ mod tests {
     #[test]
     fn finds_what_was_meant() {
         let known = ["listen_address", "route_prefix", "timeout", "max_samples"];
-        for (name, expected) in
-            [("listen-adress", Some("listen_address")), ("tiemout", Some("timeout")), ("max_sample", Some("max_samples")), ("colour", None), ("", None)]
-        {
+        for (name, expected) in [
+            ("listen-adress", Some("listen_address")),
+            ("tiemout", Some("timeout")),
+            ("max_sample", Some("max_samples")),
+            ("colour", None),
+            ("", None),
+        ] {
             assert_eq!(nearest(name, known), expected, "{name}");
         }
     }

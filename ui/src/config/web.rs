@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::Error;
 use super::fields::{Fields, to_redacted_yaml};
 use super::yaml::{self, Node, Value};
-use super::Error;
 
 /// What the file says. The default is no TLS and no users.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,8 @@ pub struct Tls {
 }
 
 /// Headers that the toolkit lets a user set.
-const HEADERS: [&str; 5] = ["Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "X-XSS-Protection", "Strict-Transport-Security"];
+const HEADERS: [&str; 5] =
+    ["Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "X-XSS-Protection", "Strict-Transport-Security"];
 
 impl WebFile {
     /// Reads a file; without one, the default.
@@ -45,7 +46,8 @@ impl WebFile {
     pub fn load(path: Option<&Path>) -> Result<Self, Error> {
         let Some(path) = path else { return Ok(Self::default()) };
         let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.display().to_string(), source })?;
-        Self::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|reason| Error::File { path: path.display().to_string(), reason })
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")))
+            .map_err(|reason| Error::File { path: path.display().to_string(), reason })
     }
 
     /// Reads a text; paths in it are relative to `base`.
@@ -94,7 +96,8 @@ impl WebFile {
             return Err(format!("tls_server_config.client_auth_type {client_auth} needs client_ca_file"));
         }
         let client_ca_file = client_ca_file.filter(|_| client_auth != "NoClientCert");
-        let unused = ["min_version", "max_version", "cipher_suites", "prefer_server_cipher_suites", "curve_preferences", "client_allowed_sans"];
+        let unused =
+            ["min_version", "max_version", "cipher_suites", "prefer_server_cipher_suites", "curve_preferences", "client_allowed_sans"];
         if fields.node("client_allowed_sans").is_some() {
             return Err("tls_server_config.client_allowed_sans is not supported; limit client certificates by their authority".into());
         }
@@ -105,7 +108,11 @@ impl WebFile {
 
     fn read_users(&mut self, node: Node) -> Result<(), String> {
         let Value::Map(entries) = node.value else {
-            return if node.value == Value::Empty { Ok(()) } else { Err(format!("line {}: basic_auth_users must map names to bcrypt hashes", node.line)) };
+            return if node.value == Value::Empty {
+                Ok(())
+            } else {
+                Err(format!("line {}: basic_auth_users must map names to bcrypt hashes", node.line))
+            };
         };
         for (key, node) in entries {
             let Value::Text(hash) = node.value else {
@@ -114,8 +121,9 @@ impl WebFile {
             if key.text.is_empty() || key.text.contains(':') {
                 return Err(format!("line {}: user name {:?} is empty or has a colon", key.line, key.text));
             }
-            hash.parse::<bcrypt::HashParts>()
-                .map_err(|_| format!("line {}: the value of user {:?} is not a bcrypt hash; make one with `htpasswd -nBC 10 NAME`", node.line, key.text))?;
+            hash.parse::<bcrypt::HashParts>().map_err(|_| {
+                format!("line {}: the value of user {:?} is not a bcrypt hash; make one with `htpasswd -nBC 10 NAME`", node.line, key.text)
+            })?;
             self.users.insert(key.text, hash);
         }
         Ok(())
@@ -136,7 +144,9 @@ mod tests {
 
     #[test]
     fn reads_the_toolkits_file() {
-        let yaml = format!("tls_server_config:\n  cert_file: a.pem\n  key_file: /b.pem\n  min_version: TLS12\nbasic_auth_users:\n  alice: {HASH}\n");
+        let yaml = format!(
+            "tls_server_config:\n  cert_file: a.pem\n  key_file: /b.pem\n  min_version: TLS12\nbasic_auth_users:\n  alice: {HASH}\n"
+        );
         let file = WebFile::parse(&yaml, Path::new("/etc/isobar")).expect("parses");
         let tls = file.tls.as_ref().expect("has TLS");
         assert_eq!((tls.cert_file.to_str(), tls.key_file.to_str()), (Some("/etc/isobar/a.pem"), Some("/b.pem")));

@@ -132,7 +132,7 @@ pub fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn text(line: usize, text: &str) -> Node {
+    fn scalar_at(line: usize, text: &str) -> Node {
         Node { line, value: Value::Text(text.into()) }
     }
 
@@ -142,8 +142,14 @@ mod tests {
         assert_eq!(
             node.value,
             Value::Map(vec![
-                (Key { line: 2, text: "query".into() }, Node { line: 3, value: Value::Map(vec![(Key { line: 3, text: "timeout".into() }, text(3, "2m"))]) }),
-                (Key { line: 4, text: "roles".into() }, Node { line: 4, value: Value::List(vec![text(4, "ingest"), text(4, "query")]) }),
+                (
+                    Key { line: 2, text: "query".into() },
+                    Node { line: 3, value: Value::Map(vec![(Key { line: 3, text: "timeout".into() }, scalar_at(3, "2m"))]) }
+                ),
+                (
+                    Key { line: 4, text: "roles".into() },
+                    Node { line: 4, value: Value::List(vec![scalar_at(4, "ingest"), scalar_at(4, "query")]) }
+                ),
                 (Key { line: 5, text: "empty".into() }, Node { line: 5, value: Value::Empty }),
             ])
         );
@@ -169,9 +175,14 @@ mod tests {
 
     #[test]
     fn quotes_only_where_needed() {
-        for (text, expected) in [("2h", "2h"), ("127.0.0.1:9292", "127.0.0.1:9292"), ("", "\"\""), ("a b", "\"a b\""), ("null", "\"null\""), ("/", "/")] {
+        for (text, expected) in
+            [("2h", "2h"), ("127.0.0.1:9292", "127.0.0.1:9292"), ("", "\"\""), ("a b", "\"a b\""), ("null", "\"null\""), ("/", "/")]
+        {
             assert_eq!(quote(text), expected);
-            assert_eq!(parse(&format!("k: {}", quote(text))).map(|n| n.value), Ok(Value::Map(vec![(Key { line: 1, text: "k".into() }, super::tests::text(1, text))])));
+            assert_eq!(
+                parse(&format!("k: {}", quote(text))).map(|n| n.value),
+                Ok(Value::Map(vec![(Key { line: 1, text: "k".into() }, scalar_at(1, text))]))
+            );
         }
     }
 }

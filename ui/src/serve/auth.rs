@@ -20,7 +20,7 @@ const MAX_CONCURRENT_HASHES: usize = 2;
 const MAX_HEADER_BYTES: usize = 1024;
 
 /// A hash that no password has, compared for unknown users so that they take as long as known ones.
-const NOBODY: &str = "$2y$10$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const NOBODY: &str = "$2y$10$abcdefghijklmnopqrstuu...............................";
 
 /// Who may come in.
 pub struct Auth {
@@ -114,7 +114,8 @@ mod tests {
             assert!(auth.allows(&basic("alice:secret")).await);
         }
         assert_eq!(auth.remembered.lock().len(), 1);
-        for wrong in [basic("alice:Secret"), basic("bob:secret"), basic("alice"), headers("Bearer x"), headers("Basic ?"), HeaderMap::new()] {
+        for wrong in [basic("alice:Secret"), basic("bob:secret"), basic("alice"), headers("Bearer x"), headers("Basic ?"), HeaderMap::new()]
+        {
             assert!(!auth.allows(&wrong).await, "{wrong:?}");
         }
         auth.replace(BTreeMap::from([("alice".to_owned(), bcrypt::hash("new", 4).expect("hashes"))]));

@@ -88,7 +88,7 @@ impl Front {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let allowed_origin = origin.filter(|o| o.to_str().is_ok_and(|o| self.cors.as_ref().is_some_and(|m| m.matches(o))));
         let mut response = match self.strip_prefix(request.uri()) {
-            Err(response) => response,
+            Err(response) => *response,
             Ok(uri) => {
                 *request.uri_mut() = uri;
                 self.answer(request, allowed_origin.is_some()).await
@@ -105,7 +105,8 @@ impl Front {
         }
         if !self.auth.allows(request.headers()).await {
             self.metrics.unauthorized.inc();
-            return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"isobar\", charset=\"UTF-8\"")], "unauthorized\n").into_response();
+            return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"isobar\", charset=\"UTF-8\"")], "unauthorized\n")
+                .into_response();
         }
         if let Some(response) = self.health(&request) {
             return response;
@@ -144,16 +145,17 @@ impl Front {
     }
 
     /// The URI as the routes know it, or the answer to a request outside of them.
-    fn strip_prefix(&self, uri: &Uri) -> Result<Uri, Response> {
+    fn strip_prefix(&self, uri: &Uri) -> Result<Uri, Box<Response>> {
         if self.prefix.is_empty() {
             return Ok(uri.clone());
         }
         let path = uri.path();
         if path == "/" || path == self.prefix {
-            return Err((StatusCode::FOUND, [(header::LOCATION, format!("{}/", self.prefix))]).into_response());
+            return Err(Box::new((StatusCode::FOUND, [(header::LOCATION, format!("{}/", self.prefix))]).into_response()));
         }
         let rest = path.strip_prefix(&self.prefix).filter(|rest| rest.starts_with('/'));
-        let not_found = || (StatusCode::NOT_FOUND, format!("all routes of this server are below {}/\n", self.prefix)).into_response();
+        let not_found =
+            || Box::new((StatusCode::NOT_FOUND, format!("all routes of this server are below {}/\n", self.prefix)).into_response());
         let rest = rest.ok_or_else(not_found)?;
         let query = uri.query().map_or_else(String::new, |q| format!("?{q}"));
         Uri::try_from(format!("{rest}{query}")).map_err(|_| not_found())
@@ -167,7 +169,10 @@ impl Front {
         if let Some(origin) = allowed_origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS"));
-            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Accept, Authorization, Content-Type, Origin, X-Scope-OrgID"));
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                HeaderValue::from_static("Accept, Authorization, Content-Type, Origin, X-Scope-OrgID"),
+            );
             headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("Date"));
         }
         for (name, value) in self.headers.read().iter() {
@@ -180,7 +185,8 @@ impl Front {
 /// only reads. Clients that are not browsers send neither header.
 fn is_cross_site_write(request: &Request) -> bool {
     let path = request.uri().path();
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && (path.starts_with("/-/") || path.starts_with("/api/v1/admin/"));
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+        && (path.starts_with("/-/") || path.starts_with("/api/v1/admin/"));
     let headers = request.headers();
     let text = |name: HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
     let from_site = text(HeaderName::from_static("sec-fetch-site"));

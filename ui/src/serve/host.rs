@@ -19,6 +19,12 @@ const SECTOR_BYTES: f64 = 512.0;
 /// flood its own store.
 const MAX_DEVICES: usize = 64;
 
+/// Name of this host, or `localhost` if the kernel does not tell.
+pub fn name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() }
+}
+
 /// CPU, memory, disks, file system of `data`, network, load and pressure.
 pub fn families(data: &Path) -> Vec<Family> {
     let mut out = Vec::new();
@@ -80,7 +86,12 @@ fn memory(out: &mut Vec<Family>) {
     ];
     for (name, size_bytes) in fields {
         if let Some(size_bytes) = size_bytes {
-            out.push(Family::single(&format!("node_memory_{name}_bytes"), &format!("Memory, {name} of /proc/meminfo"), Gauge, size_bytes as f64));
+            out.push(Family::single(
+                &format!("node_memory_{name}_bytes"),
+                &format!("Memory, {name} of /proc/meminfo"),
+                Gauge,
+                size_bytes as f64,
+            ));
         }
     }
 }
@@ -210,7 +221,12 @@ pub fn process_families() -> Vec<Family> {
     let Ok(process) = procfs::process::Process::myself() else { return out };
     if let Ok(stat) = process.stat() {
         let ticks = procfs::ticks_per_second() as f64;
-        out.push(Family::single("process_cpu_seconds_total", "User and system CPU time", Counter, (stat.utime + stat.stime) as f64 / ticks));
+        out.push(Family::single(
+            "process_cpu_seconds_total",
+            "User and system CPU time",
+            Counter,
+            (stat.utime + stat.stime) as f64 / ticks,
+        ));
         out.push(Family::single("process_virtual_memory_bytes", "Virtual memory", Gauge, stat.vsize as f64));
         out.push(Family::single("process_resident_memory_bytes", "Resident memory", Gauge, stat.rss as f64 * procfs::page_size() as f64));
         out.push(Family::single("process_threads", "Threads", Gauge, stat.num_threads as f64));
@@ -228,8 +244,18 @@ pub fn process_families() -> Vec<Family> {
         out.push(Family::single("process_max_fds", "Most file descriptors that may be open", Gauge, max as f64));
     }
     if let Ok(io) = process.io() {
-        out.push(Family::single("process_disk_read_bytes_total", "Bytes this process caused to be read from disks", Counter, io.read_bytes as f64));
-        out.push(Family::single("process_disk_written_bytes_total", "Bytes this process caused to be written to disks", Counter, io.write_bytes as f64));
+        out.push(Family::single(
+            "process_disk_read_bytes_total",
+            "Bytes this process caused to be read from disks",
+            Counter,
+            io.read_bytes as f64,
+        ));
+        out.push(Family::single(
+            "process_disk_written_bytes_total",
+            "Bytes this process caused to be written to disks",
+            Counter,
+            io.write_bytes as f64,
+        ));
     }
     out
 }

@@ -59,7 +59,8 @@ pub async fn serve(listener: TcpListener, tls: Option<RustlsConfig>, front: Arc<
 pub fn tls_config(tls: &Tls) -> anyhow::Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let certificates = certificates(&tls.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key_file).with_context(|| format!("tls_server_config.key_file {}", tls.key_file.display()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&tls.key_file).with_context(|| format!("tls_server_config.key_file {}", tls.key_file.display()))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match &tls.client_ca_file {
         None => builder.with_no_client_auth(),

@@ -36,7 +36,8 @@ impl Metrics {
     /// Registers all of them.
     pub fn new(registry: &mut Registry) -> Self {
         let registry = registry.sub_registry_with_prefix("isobar");
-        let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("rustversion", env!("CARGO_PKG_RUST_VERSION").to_owned())]);
+        let build =
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("rustversion", env!("CARGO_PKG_RUST_VERSION").to_owned())]);
         registry.register("build", "Constant 1 with the version", build);
         let metrics = Self {
             requests: Family::default(),
@@ -51,7 +52,11 @@ impl Metrics {
         registry.register("http_request_duration_seconds", "Time until the headers of an answer were ready", metrics.durations.clone());
         registry.register("http_requests_in_flight", "HTTP requests that are being answered", metrics.in_flight.clone());
         registry.register("http_requests_unauthorized", "HTTP requests without valid credentials", metrics.unauthorized.clone());
-        registry.register("config_last_reload_successful", "Whether the last reading of the configuration succeeded", metrics.reload_ok.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "Whether the last reading of the configuration succeeded",
+            metrics.reload_ok.clone(),
+        );
         registry.register(
             "config_last_reload_success_timestamp_seconds",
             "When the configuration was last read with success, Unix time",
@@ -67,6 +72,11 @@ impl Metrics {
         if ok {
             self.reload_time.set(isobar_block::time::now_ms() as f64 / 1000.0);
         }
+    }
+
+    /// Whether the last reading of the configuration succeeded, and when one last did, Unix milliseconds.
+    pub fn last_reload(&self) -> (bool, i64) {
+        (self.reload_ok.get() == 1, (self.reload_time.get() * 1000.0) as i64)
     }
 
     fn finished(&self, handler: &str, method: &str, status: u16, took: Duration) {

@@ -4,22 +4,24 @@
 //! parts are ready before the front lets requests through; at the end requests are finished first, then the heads are
 //! flushed, then the process ends.
 
-mod front;
 mod auth;
+mod exposition;
+mod facts;
+mod front;
+mod host;
 mod listen;
+mod metrics;
+mod operate;
 mod parts;
-mod storage;
+mod self_scrape;
 mod start_page;
 mod status;
-mod operate;
-mod metrics;
-mod exposition;
-mod host;
-mod self_scrape;
+mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +38,7 @@ use crate::config::web::WebFile;
 use crate::config::{Config, objstore};
 use crate::logging;
 use auth::Auth;
+use facts::{Facts, Live};
 use front::{Front, FrontConfig, Phase};
 use metrics::Metrics;
 use parts::Parts;
@@ -47,7 +50,7 @@ pub struct Shared(Arc<State>);
 /// See [`Shared`].
 pub struct State {
     inputs: Inputs,
-    loaded: RwLock<Arc<Loaded>>,
+    live: Live,
     front: Arc<Front>,
     parts: Parts,
     registry: Arc<Registry>,
@@ -110,7 +113,10 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
     let started = Instant::now();
     let (stop, stopped) = watch::channel(false);
     watch_stop_signals(stop.clone())?;
-    let opening = open(&config, &mut registry);
+    let live: Live = Arc::new(RwLock::new(Arc::new(loaded)));
+    metrics.reloaded(true);
+    let facts = Facts::new(Arc::clone(&live), metrics.clone());
+    let opening = open(&config, &mut registry, facts);
     let mut stopped_early = stopped.clone();
     let (parts, store_description) = tokio::select! {
         opened = opening => opened?,
@@ -121,11 +127,14 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
         }
     };
     let took = started.elapsed();
-    metrics.reloaded(true);
-    let instance = if config.is_loopback()? || !address.ip().is_unspecified() { address.to_string() } else { host_name(address) };
+    let instance = if config.is_loopback()? || !address.ip().is_unspecified() {
+        address.to_string()
+    } else {
+        format!("{}:{}", host::name(), address.port())
+    };
     let shared = Shared(Arc::new(State {
         inputs,
-        loaded: RwLock::new(Arc::new(loaded)),
+        live,
         front: Arc::clone(&front),
         parts,
         registry: Arc::new(registry),
@@ -139,7 +148,7 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
         store_description,
         stop,
     }));
-    front.open(routes(&shared)?);
+    front.open(routes(&shared));
     tracing::info!(seconds = took.as_secs_f64(), store = %shared.store_description, "ready");
     let scrape = start_self_scrape(&shared, &config, stopped.clone());
     let hangups = tokio::spawn(reload_on_hangup(shared.clone()));
@@ -152,17 +161,17 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
     stop_in_order(&shared, &config, &handle, server, scrape, hangups).await
 }
 
-async fn open(config: &Config, registry: &mut Registry) -> anyhow::Result<(Parts, String)> {
+async fn open(config: &Config, registry: &mut Registry, facts: Facts) -> anyhow::Result<(Parts, String)> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("cannot make the folder {} (--data)", config.data.display()))?;
     let (store, description) = objstore::open(config.objstore_config_file.as_deref(), &config.data)?;
-    Ok((Parts::open(config, store, registry).await?, description))
+    Ok((Parts::open(config, store, registry, facts).await?, description))
 }
 
 /// All routes behind the front.
-fn routes(shared: &Shared) -> anyhow::Result<Router> {
+fn routes(shared: &Shared) -> Router {
     let own: Router = start_page::routes().merge(operate::routes()).with_state(shared.clone());
-    let all = own.merge(shared.parts.routes(shared)?);
-    Ok(all.layer(axum::middleware::from_fn_with_state(shared.metrics.clone(), metrics::track)))
+    let all = own.merge(shared.parts.routes(&shared.config()));
+    all.layer(axum::middleware::from_fn_with_state(shared.metrics.clone(), metrics::track))
 }
 
 fn start_self_scrape(shared: &Shared, config: &Config, stopped: watch::Receiver<bool>) -> Option<tokio::task::JoinHandle<()>> {
@@ -201,7 +210,7 @@ async fn stop_in_order(
         let _panicked = scrape.await;
     }
     tracing::info!("stopping: flushing");
-    shared.parts.shutdown().await?;
+    shared.parts.shutdown().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -209,12 +218,7 @@ async fn stop_in_order(
 impl State {
     /// The configuration in force.
     pub fn config(&self) -> Config {
-        self.loaded.read().config.clone()
-    }
-
-    /// The configuration in force and where it came from.
-    pub fn loaded(&self) -> Arc<Loaded> {
-        Arc::clone(&self.loaded.read())
+        self.live.read().config.clone()
     }
 
     /// Ends the process in order.
@@ -249,26 +253,12 @@ impl State {
         self.front.set_headers(&web.headers);
         logging::set_level(loaded.config.log.level);
         self.parts.set_limits(&loaded.config);
-        *self.loaded.write() = Arc::new(loaded);
+        *self.live.write() = Arc::new(loaded);
         Ok(())
-    }
-
-    fn head_counts(&self) -> (u64, u64) {
-        self.parts.head_counts()
-    }
-
-    fn block_counts(&self) -> (u64, u64) {
-        self.parts.block_counts()
     }
 
     async fn flush(&self) -> anyhow::Result<()> {
         self.parts.flush().await
-    }
-
-    /// Folder of everything that is kept on this machine, absolute where possible.
-    pub fn data(&self) -> PathBuf {
-        let data = self.config().data;
-        data.canonicalize().unwrap_or(data)
     }
 }
 
@@ -280,13 +270,6 @@ fn warn_if_open(config: &Config, web: &WebFile) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-/// `host:port` for a server that listens on all addresses.
-fn host_name(address: SocketAddr) -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = if name.trim().is_empty() { "localhost" } else { name.trim() };
-    format!("{name}:{}", address.port())
 }
 
 fn watch_stop_signals(stop: watch::Sender<bool>) -> anyhow::Result<()> {

@@ -92,7 +92,8 @@ impl SelfScrape {
         let before = std::mem::replace(&mut *last.lock(), now.clone());
         let gone = before.into_iter().filter(|l| now.binary_search_by(|n| n.as_bytes().cmp(l.as_bytes())).is_err());
         samples.extend(gone.map(|labels| (labels, stale_nan())));
-        let metadata = families.iter().map(|f| (f.name.clone(), Metadata { metric_type: f.metric_type, help: f.help.clone(), unit: String::new() }));
+        let metadata =
+            families.iter().map(|f| (f.name.clone(), Metadata { metric_type: f.metric_type, help: f.help.clone(), unit: String::new() }));
         request_of(samples.into_iter(), metadata.collect(), at_ms)
     }
 }

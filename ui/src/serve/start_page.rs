@@ -6,10 +6,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use isobar_ingest::units::format_duration;
 
 use super::Shared;
 use super::status::Store;
-use crate::config::show_duration;
 
 const PAGE: &str = include_str!("page/start.html");
 const SCRIPT: &str = include_str!("page/start.js");
@@ -32,7 +32,7 @@ pub fn routes() -> Router<Shared> {
 
 async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let config = shared.config();
-    let store = Store::read(&shared).await;
+    let store = Store::read(&shared);
     let url = external_url(&shared, &headers);
     let interval = config.self_scrape_interval;
     let values = [
@@ -45,7 +45,7 @@ async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {
         ("blocks", store.blocks.to_string()),
         ("size", store.size_text),
         ("uptime", store.uptime_text),
-        ("interval", if interval.is_zero() { "(never: --self-scrape.interval is 0)".to_owned() } else { show_duration(&interval) }),
+        ("interval", if interval.is_zero() { "(never: --self-scrape.interval is 0)".to_owned() } else { format_duration(interval) }),
         ("expr", FIRST_EXPRESSION.to_owned()),
         ("url", url),
     ];
@@ -83,7 +83,8 @@ fn render(page: &str, values: &[(&str, String)]) -> String {
     while let Some((before, after)) = rest.split_once("{{") {
         out.push_str(before);
         let (name, after) = after.split_once("}}").expect("the page closes what it opens, a test renders it");
-        let value = values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()).expect("the page names known values, a test renders it");
+        let value =
+            values.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str()).expect("the page names known values, a test renders it");
         escape_into(value, &mut out);
         rest = after;
     }
@@ -117,7 +118,19 @@ mod tests {
     #[test]
     fn nothing_is_inline_or_from_elsewhere() {
         for text in [PAGE, SCRIPT, STYLE] {
-            for forbidden in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "<style", "style=", "onclick", "@import", "url(", "//cdn"] {
+            for forbidden in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "<style",
+                "style=",
+                "onclick",
+                "@import",
+                "url(",
+                "//cdn",
+            ] {
                 assert!(!text.contains(forbidden), "{forbidden}");
             }
         }

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
+use isobar_ingest::units::format_duration;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{Shared, exposition};
+use crate::cli::rounded_size;
 use crate::config::load::{Loaded, to_yaml};
 use crate::config::objstore::ObjstoreFile;
 use crate::config::setting::table;
 use crate::config::web::WebFile;
-use crate::config::{show_duration, show_size_rounded};
 
 /// A rate needs at least this much time.
 const MIN_RATE_TIME: Duration = Duration::from_secs(2);
@@ -34,18 +35,21 @@ pub struct Store {
 }
 
 impl Store {
-    /// Asks the parts.
-    pub async fn read(shared: &Shared) -> Self {
-        let (series, samples) = shared.head_counts();
-        let (blocks, size_bytes) = shared.block_counts();
+    /// Reads them from the metrics.
+    pub fn read(shared: &Shared) -> Self {
+        let families = exposition::gather(&shared.registry);
+        let now = |name: &str| {
+            let family = families.iter().find(|f| f.name == name);
+            family.map_or(0, |f| f.points.iter().map(|p| p.value).sum::<f64>() as u64)
+        };
         // Seconds are enough for people, and nothing at all at first.
         let uptime = Duration::from_secs(shared.started.elapsed().as_secs());
         Self {
-            series,
-            samples_per_second: shared.rate.of(samples, Instant::now()),
-            blocks,
-            size_text: show_size_rounded(size_bytes),
-            uptime_text: if uptime.is_zero() { "0s".into() } else { show_duration(&uptime) },
+            series: now("isobar_head_series"),
+            samples_per_second: shared.rate.of(now("isobar_head_samples_appended_total"), Instant::now()),
+            blocks: now("isobar_blocks"),
+            size_text: rounded_size(now("isobar_blocks_size_bytes")),
+            uptime_text: format_duration(uptime),
         }
     }
 }
@@ -78,7 +82,7 @@ impl Rate {
 
 /// `GET /api/v1/status/store`.
 pub async fn store(State(shared): State<Shared>) -> Json<Value> {
-    let now = Store::read(&shared).await;
+    let now = Store::read(&shared);
     Json(json!({
         "status": "success",
         "data": {
@@ -129,10 +133,14 @@ mod tests {
         std::fs::write(&main, "web: {config_file: web.yml}\nobjstore: {config_file: objstore.yml}\n").expect("written");
         let hash = bcrypt::hash("x", 4).expect("hashes");
         std::fs::write(&web, format!("basic_auth_users:\n  alice: {hash}\n")).expect("written");
-        std::fs::write(&objstore, "type: S3\nconfig: {bucket: metrics, access_key: k, secret_key: hidden, endpoint: localhost:1}\n").expect("written");
+        std::fs::write(&objstore, "type: S3\nconfig: {bucket: metrics, access_key: k, secret_key: hidden, endpoint: localhost:1}\n")
+            .expect("written");
         let loaded = Inputs { file: Some(main), ..Inputs::default() }.load().expect("valid");
         let shown = config_yaml(&loaded);
-        assert!(shown.contains("bucket: metrics") && shown.contains("alice: <secret>") && shown.contains("secret_key: <secret>"), "{shown}");
+        assert!(
+            shown.contains("bucket: metrics") && shown.contains("alice: <secret>") && shown.contains("secret_key: <secret>"),
+            "{shown}"
+        );
         assert!(!shown.contains("hidden") && !shown.contains(&hash), "{shown}");
         let flags = flags(&loaded);
         assert!(flags["web.config.file"].ends_with("web.yml") && flags["query.max-samples"] == "50000000", "{flags:?}");

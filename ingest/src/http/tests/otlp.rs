@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary,
-    SummaryDataPoint, exemplar, number_data_point, summary_data_point,
+    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+    ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exemplar, number_data_point, summary_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -45,9 +45,24 @@ fn metric(name: &str, unit: &str, data: Data) -> Metric {
 }
 
 fn request(metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
-    let attributes = vec![attribute("service.name", "shop"), attribute("service.namespace", "eu"), attribute("service.instance.id", "i-1"), attribute("host.name", "h1")];
-    let scope_metrics = vec![ScopeMetrics { metrics, scope: Some(InstrumentationScope { name: "lib".into(), ..Default::default() }), ..Default::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { resource: Some(Resource { attributes, ..Default::default() }), scope_metrics, ..Default::default() }] }
+    let attributes = vec![
+        attribute("service.name", "shop"),
+        attribute("service.namespace", "eu"),
+        attribute("service.instance.id", "i-1"),
+        attribute("host.name", "h1"),
+    ];
+    let scope_metrics = vec![ScopeMetrics {
+        metrics,
+        scope: Some(InstrumentationScope { name: "lib".into(), ..Default::default() }),
+        ..Default::default()
+    }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(Resource { attributes, ..Default::default() }),
+            scope_metrics,
+            ..Default::default()
+        }],
+    }
 }
 
 /// The series of the last request as `labels value`.
@@ -56,7 +71,12 @@ fn series(server: &Server) -> Vec<String> {
     let request = &requests.last().expect("a request").1;
     let line = |s| {
         let labels = request.canonical_labels(s).expect("valid").to_string();
-        let values: Vec<String> = request.samples_of(s).iter().map(|v| v.value.to_string()).chain(request.histograms_of(s).iter().map(|(_, h)| format!("{:?}", h.counts))).collect();
+        let values: Vec<String> = request
+            .samples_of(s)
+            .iter()
+            .map(|v| v.value.to_string())
+            .chain(request.histograms_of(s).iter().map(|(_, h)| format!("{:?}", h.counts)))
+            .collect();
         format!("{labels} {}", values.join(" "))
     };
     request.series.iter().map(line).collect()
@@ -65,7 +85,13 @@ fn series(server: &Server) -> Vec<String> {
 #[tokio::test]
 async fn every_type_of_metric() {
     let server = server();
-    let exemplar = Exemplar { trace_id: vec![0xab; 16], span_id: vec![1; 8], time_unix_nano: 900_000_000, value: Some(exemplar::Value::AsDouble(0.7)), ..Default::default() };
+    let exemplar = Exemplar {
+        trace_id: vec![0xab; 16],
+        span_id: vec![1; 8],
+        time_unix_nano: 900_000_000,
+        value: Some(exemplar::Value::AsDouble(0.7)),
+        ..Default::default()
+    };
     let histogram = HistogramDataPoint {
         time_unix_nano: 1_000_000_000,
         count: 6,
@@ -84,12 +110,22 @@ async fn every_type_of_metric() {
         positive: Some(Buckets { offset: -1, bucket_counts: vec![2, 3] }),
         ..Default::default()
     };
-    let summary = SummaryDataPoint { time_unix_nano: 1_000_000_000, count: 2, sum: 3.0, quantile_values: vec![summary_data_point::ValueAtQuantile { quantile: 0.5, value: 1.5 }], ..Default::default() };
+    let summary = SummaryDataPoint {
+        time_unix_nano: 1_000_000_000,
+        count: 2,
+        sum: 3.0,
+        quantile_values: vec![summary_data_point::ValueAtQuantile { quantile: 0.5, value: 1.5 }],
+        ..Default::default()
+    };
     let body = request(vec![
         sum("network.io", CUMULATIVE),
         metric("cpu.usage", "1", Data::Gauge(Gauge { data_points: vec![number(0.25, 0), number(0.0, 1)] })),
         metric("latency", "s", Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: CUMULATIVE })),
-        metric("size", "By", Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![exponential], aggregation_temporality: CUMULATIVE })),
+        metric(
+            "size",
+            "By",
+            Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![exponential], aggregation_temporality: CUMULATIVE }),
+        ),
         metric("wait", "ms", Data::Summary(Summary { data_points: vec![summary] })),
     ]);
     let answer = server.post(PATH, &[PROTOBUF], body.encode_to_vec()).await;
@@ -167,6 +203,24 @@ async fn faults_may_be_tried_again() {
     ] {
         server.fail(fault);
         let answer = server.post(PATH, &[PROTOBUF], request(vec![sum("a", CUMULATIVE)]).encode_to_vec()).await;
-        assert_eq!((answer.status, answer.header("retry-after"), answer.header("content-type")), (status, retry_after, "application/x-protobuf"));
+        assert_eq!(
+            (answer.status, answer.header("retry-after"), answer.header("content-type")),
+            (status, retry_after, "application/x-protobuf")
+        );
+    }
+}
+
+#[tokio::test]
+async fn truncated_and_changed_bodies_do_not_panic() {
+    let server = server();
+    let body =
+        request(vec![sum("a", CUMULATIVE), metric("b", "1", Data::Gauge(Gauge { data_points: vec![number(0.25, 0)] }))]).encode_to_vec();
+    for at in 0..body.len() {
+        let mut changed = body.clone();
+        changed[at] ^= 0x55;
+        for bytes in [&body[..at], &changed] {
+            let status = server.post(PATH, &[PROTOBUF], bytes.to_vec()).await.status;
+            assert!(matches!(status, StatusCode::OK | StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE), "{status} at {at}");
+        }
     }
 }

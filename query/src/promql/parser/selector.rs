@@ -5,7 +5,7 @@ use isobar_block::{MatchOp, Matcher};
 
 use super::super::ast::{At, BinaryOp, Duration, Expr, ExprKind, RangeMode, Span, Subquery, VectorSelector};
 use super::super::lexer::{Keyword, Kind, Token};
-use super::super::quote::quote;
+use super::super::quote::{float, quote};
 use super::{Mistake, Parsed, Parser, Tree, is_word};
 
 const CONTEXT: &str = "label matching";
@@ -161,7 +161,7 @@ impl Parser<'_> {
                 let seconds = self.signed_number(AT, TIMESTAMP)?;
                 let millis = (seconds * 1000.0).round();
                 if millis.is_nan() || millis.abs() >= i64::MAX as f64 {
-                    return Err(Mistake::new(expr.span, format!("timestamp out of bounds for @ modifier: {seconds:.6}")));
+                    return Err(Mistake::new(expr.span, format!("timestamp out of bounds for @ modifier: {}", float(seconds))));
                 }
                 At::Millis(millis as i64)
             }

@@ -15,7 +15,10 @@ fn front(prefix: &str, cors: &str, users: &[(&str, &str)]) -> Front {
 }
 
 fn routes() -> Router {
-    Router::new().route("/", get(|| async { "start" })).route("/api/v1/query", get(|uri: Uri| async move { uri.to_string() })).route("/-/reload", post(|| async { "reloaded" }))
+    Router::new()
+        .route("/", get(|| async { "start" }))
+        .route("/api/v1/query", get(|uri: Uri| async move { uri.to_string() }))
+        .route("/-/reload", post(|| async { "reloaded" }))
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
@@ -56,9 +59,15 @@ async fn is_healthy_at_once_and_ready_when_open() {
 async fn serves_below_the_prefix_only() {
     let front = front("/isobar", "", &[]);
     front.open(routes());
-    for (path, expected) in
-        [("/isobar/", 200), ("/isobar", 302), ("/", 302), ("/isobar/-/ready", 200), ("/-/ready", 404), ("/isobarx/", 404), ("/api/v1/query", 404)]
-    {
+    for (path, expected) in [
+        ("/isobar/", 200),
+        ("/isobar", 302),
+        ("/", 302),
+        ("/isobar/-/ready", 200),
+        ("/-/ready", 404),
+        ("/isobarx/", 404),
+        ("/api/v1/query", 404),
+    ] {
         assert_eq!(status(&front, "GET", path, &[]).await, expected, "{path}");
     }
     let inner = front.handle(request("GET", "/isobar/api/v1/query?query=a%2Fb", &[])).await;

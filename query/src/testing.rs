@@ -1,0 +1,138 @@
+//! A source in memory for tests: a list of series, looked through from beginning to end.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use isobar_block::{
+    Exemplar, Histogram, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TenantId, TimeRange,
+    Timestamps,
+};
+
+use crate::storage::Storage;
+
+/// Series, exemplars and metadata.
+#[derive(Clone, Default)]
+pub struct MemorySource {
+    series: Vec<(Labels, SampleBuf)>,
+    exemplars: Vec<(Labels, Vec<Exemplar>)>,
+    metadata: Vec<(String, Vec<Metadata>)>,
+}
+
+/// Labels from text such as `up{job="x"}`.
+pub fn labels(text: &str) -> Labels {
+    let selector = crate::promql::parse_selector(text).expect("a selector of equalities");
+    Labels::from_pairs(selector.matchers.iter().map(|m| (m.name(), m.value()))).expect("valid labels")
+}
+
+impl MemorySource {
+    /// Adds a float series: Unix milliseconds and value, ascending.
+    pub fn float(&mut self, series: &str, samples: &[(i64, f64)]) -> &mut Self {
+        let (millis, values) = samples.iter().copied().unzip();
+        self.push(series, SampleBuf { timestamps: Timestamps::unshared(millis), values, histograms: Vec::new() })
+    }
+
+    /// Adds a series of native histograms.
+    pub fn histograms(&mut self, series: &str, samples: &[(i64, Histogram)]) -> &mut Self {
+        let buf = SampleBuf {
+            timestamps: Timestamps::unshared(samples.iter().map(|s| s.0).collect()),
+            values: samples.iter().map(|s| s.1.sum).collect(),
+            histograms: samples.iter().enumerate().map(|(i, s)| (i as u32, Arc::new(s.1.clone()))).collect(),
+        };
+        self.push(series, buf)
+    }
+
+    fn push(&mut self, series: &str, samples: SampleBuf) -> &mut Self {
+        self.series.push((labels(series), samples));
+        self.series.sort_by(|a, b| a.0.cmp(&b.0));
+        self
+    }
+
+    /// Adds exemplars of a series.
+    pub fn add_exemplars(&mut self, series: &str, exemplars: Vec<Exemplar>) -> &mut Self {
+        self.exemplars.push((labels(series), exemplars));
+        self
+    }
+
+    /// Adds metadata of a metric.
+    pub fn add_metadata(&mut self, metric: &str, metadata: Vec<Metadata>) -> &mut Self {
+        self.metadata.push((metric.into(), metadata));
+        self
+    }
+
+    fn matching<'a>(&'a self, matchers: &'a [Matcher], range: TimeRange) -> impl Iterator<Item = &'a (Labels, SampleBuf)> {
+        self.series.iter().filter(move |(labels, samples)| {
+            Matcher::all_match(matchers, labels.as_ref()) && samples.timestamps.iter().any(|t| range.contains(*t))
+        })
+    }
+}
+
+#[async_trait]
+impl Source for MemorySource {
+    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
+        Ok(vec![Arc::new(MemorySet(Arc::new(self.matching(matchers, range).cloned().collect())))])
+    }
+
+    async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
+        let names: BTreeSet<_> = self.matching(matchers, range).flat_map(|(l, _)| l.iter().map(|(n, _)| n.to_owned())).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    async fn label_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
+        let values: BTreeSet<_> = self.matching(matchers, range).filter_map(|(l, _)| l.get(name).map(str::to_owned)).collect();
+        Ok(values.into_iter().collect())
+    }
+
+    async fn exemplars(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
+        let inside = |list: &[Exemplar]| list.iter().filter(|e| range.contains(e.timestamp_ms)).cloned().collect::<Vec<_>>();
+        let matching = self.exemplars.iter().filter(|(labels, _)| Matcher::all_match(matchers, labels.as_ref()));
+        Ok(matching.map(|(labels, list)| (labels.clone(), inside(list))).filter(|(_, list)| !list.is_empty()).collect())
+    }
+
+    async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {
+        Ok(self.metadata.iter().filter(|(name, _)| metric.is_none_or(|m| m == name)).cloned().collect())
+    }
+}
+
+struct MemorySet(Arc<Vec<(Labels, SampleBuf)>>);
+
+#[async_trait]
+impl SeriesSet for MemorySet {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn labels(&self, row: usize) -> LabelsRef<'_> {
+        self.0[row].0.as_ref()
+    }
+
+    async fn load(&self, _rows: Range<usize>, _range: TimeRange) -> Result<Box<dyn SeriesRun>> {
+        Ok(Box::new(MemoryRun(Arc::clone(&self.0))))
+    }
+}
+
+struct MemoryRun(Arc<Vec<(Labels, SampleBuf)>>);
+
+impl SeriesRun for MemoryRun {
+    fn read(&mut self, row: usize, out: &mut SampleBuf) -> Result<()> {
+        *out = self.0[row].1.clone();
+        Ok(())
+    }
+}
+
+/// One tenant has data, the others have none.
+pub struct MemoryStorage {
+    /// The tenant's name.
+    pub tenant: TenantId,
+    /// Its data.
+    pub source: Arc<MemorySource>,
+}
+
+impl Storage for MemoryStorage {
+    fn source(&self, tenant: &TenantId) -> BoxFuture<'_, crate::result::Result<Arc<dyn Source>>> {
+        let source: Arc<dyn Source> = if *tenant == self.tenant { self.source.clone() } else { Arc::new(MemorySource::default()) };
+        Box::pin(async move { Ok(source) })
+    }
+}

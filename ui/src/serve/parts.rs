@@ -1,0 +1,191 @@
+//! The parts of the server that other crates own, put together by role: blocks, ingester, query engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use isobar_block::{BlockStore, TenantId};
+use isobar_ingest::Ingester;
+use isobar_ingest::decoded::WriteSink;
+use isobar_ingest::http::HttpState;
+use isobar_ingest::limits::LiveLimits;
+use isobar_ingest::metrics::WriteMetrics;
+use isobar_query::Engine;
+use isobar_query::http::Api;
+use object_store::ObjectStore;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::facts::Facts;
+use super::storage::BlocksAndHeads;
+use crate::config::Config;
+
+/// How often the numbers of blocks are read from the catalogs.
+const BLOCK_COUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long that may take before the old numbers stay.
+const BLOCK_COUNT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Folder under `--data` for the write-ahead log.
+const WAL_FOLDER: &str = "wal";
+
+/// Everything that runs.
+pub struct Parts {
+    blocks: BlockStore,
+    ingest: Option<Ingest>,
+    api: Option<Api>,
+    counts: BlockCounts,
+    default_tenant: TenantId,
+}
+
+struct Ingest {
+    ingester: Arc<Ingester>,
+    limits: LiveLimits,
+    metrics: WriteMetrics,
+}
+
+impl Parts {
+    /// Starts the parts that the roles ask for. Returns when the write-ahead log has been read.
+    ///
+    /// # Errors
+    /// What keeps a part from starting.
+    pub async fn open(config: &Config, store: Arc<dyn ObjectStore>, registry: &mut Registry, mut facts: Facts) -> anyhow::Result<Self> {
+        let sections = &config.sections;
+        let blocks = BlockStore::new(store, sections.blocks.clone());
+        let counts = BlockCounts::register(registry);
+        let ingest = if config.roles.ingest {
+            let limits = LiveLimits::new(sections.limits.clone());
+            let mut storage = sections.storage.clone();
+            storage.wal_dir = config.data.join(WAL_FOLDER);
+            let metrics = WriteMetrics::register(registry);
+            let ingester = Ingester::open(storage, limits.clone(), blocks.clone(), registry, Arc::clone(&facts.progress))
+                .await
+                .context("cannot start the ingester")?;
+            Some(Ingest { ingester, limits, metrics })
+        } else {
+            None
+        };
+        facts.ingester = ingest.as_ref().map(|i| Arc::clone(&i.ingester));
+        let api = if config.roles.query { Some(api(config, &blocks, facts)?) } else { None };
+        if let Some(api) = &api {
+            api.register(registry);
+        }
+        let default_tenant = TenantId::new(&sections.tenancy.default_tenant)?;
+        counts.clone().start(blocks.clone());
+        Ok(Self { blocks, ingest, api, counts, default_tenant })
+    }
+
+    /// Routes of the parts.
+    pub fn routes(&self, config: &Config) -> Router {
+        let mut routes = Router::new();
+        if let Some(ingest) = &self.ingest {
+            let sections = &config.sections;
+            let sink: Arc<dyn WriteSink> = ingest.ingester.clone();
+            let state = HttpState::new(
+                sink,
+                sections.write.clone(),
+                sections.tenancy.clone(),
+                sections.otlp.clone(),
+                ingest.limits.clone(),
+                ingest.metrics.clone(),
+            );
+            routes = routes.merge(isobar_ingest::http::router(state));
+        }
+        if let Some(api) = &self.api {
+            routes = routes.merge(isobar_query::http::router(api.clone()));
+        }
+        routes
+    }
+
+    /// Where own samples go and whose they are; nowhere without the role `ingest`.
+    pub fn sink(&self) -> Option<(Arc<dyn WriteSink>, TenantId)> {
+        let ingest = self.ingest.as_ref()?;
+        let sink: Arc<dyn WriteSink> = ingest.ingester.clone();
+        Some((sink, self.default_tenant.clone()))
+    }
+
+    /// Puts other limits of tenants in force.
+    pub fn set_limits(&self, config: &Config) {
+        if let Some(ingest) = &self.ingest {
+            ingest.limits.replace(config.sections.limits.clone());
+        }
+    }
+
+    /// Cuts the heads into blocks.
+    ///
+    /// # Errors
+    /// What keeps the blocks from being written; head and log keep the data.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        let ingest = self.ingest.as_ref().context("this process has no heads: it runs without the role ingest")?;
+        let report = ingest.ingester.flush().await?;
+        tracing::info!(blocks = report.blocks, series = report.series, samples = report.samples, bytes = report.bytes, "flushed");
+        self.counts.read(&self.blocks).await;
+        Ok(())
+    }
+
+    /// Stops in order: what is in the heads goes into blocks, or else stays in the log for the next start.
+    pub async fn shutdown(&self) {
+        let Some(ingest) = &self.ingest else { return };
+        match ingest.ingester.shutdown().await {
+            Ok(report) => tracing::info!(blocks = report.blocks, samples = report.samples, "heads are in blocks"),
+            Err(error) => tracing::warn!(%error, "heads are not in blocks; the write-ahead log keeps them for the next start"),
+        }
+    }
+}
+
+fn api(config: &Config, blocks: &BlockStore, facts: Facts) -> anyhow::Result<Api> {
+    let sections = &config.sections;
+    let engine = Arc::new(Engine::new(sections.engine.clone())?);
+    let storage = Arc::new(BlocksAndHeads { blocks: blocks.clone(), ingester: facts.ingester.clone() });
+    let tenancy = sections.tenancy.clone();
+    let tenant_of = Arc::new(move |headers: &axum::http::HeaderMap| tenancy.of_request(headers));
+    Ok(Api::new(engine, storage, Arc::new(facts), tenant_of, sections.api.clone()))
+}
+
+/// How many blocks there are and how big, as this process last read them.
+#[derive(Clone, Default)]
+struct BlockCounts {
+    blocks: Gauge,
+    size_bytes: Gauge,
+}
+
+impl BlockCounts {
+    fn register(registry: &mut Registry) -> Self {
+        let counts = Self::default();
+        registry.register("isobar_blocks", "Blocks in the catalogs of all tenants", counts.blocks.clone());
+        registry.register("isobar_blocks_size_bytes", "Size of the blocks in the catalogs of all tenants", counts.size_bytes.clone());
+        counts
+    }
+
+    fn start(self, store: BlockStore) {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(BLOCK_COUNT_INTERVAL);
+            loop {
+                ticks.tick().await;
+                self.read(&store).await;
+            }
+        });
+    }
+
+    async fn read(&self, store: &BlockStore) {
+        let counted = tokio::time::timeout(BLOCK_COUNT_TIMEOUT, async {
+            let (mut blocks, mut size_bytes) = (0, 0);
+            for tenant in store.tenants().await? {
+                let state = store.catalog(&tenant).await?.blocks();
+                blocks += state.blocks.len();
+                size_bytes += state.blocks.iter().map(|b| b.size_bytes).sum::<u64>();
+            }
+            Ok::<_, isobar_block::Error>((blocks, size_bytes))
+        });
+        match counted.await {
+            Ok(Ok((blocks, size_bytes))) => {
+                self.blocks.set(blocks as i64);
+                self.size_bytes.set(size_bytes as i64);
+            }
+            // Queries and cuts report what is wrong with the store; these numbers only stay as they were.
+            Ok(Err(error)) => tracing::debug!(%error, "blocks could not be counted"),
+            Err(_) => tracing::debug!("blocks could not be counted in time"),
+        }
+    }
+}
