@@ -51,6 +51,18 @@ async fn main() {
     series.sort_by(|a, b| a.0.cmp(&b.0));
     let label_bytes: usize = series.iter().map(|s| s.0.as_bytes().len()).sum();
     println!("{} series, {} label bytes per series, rss {:.0} MB", series.len(), label_bytes / series.len(), rss_mb());
+    for (name, encoding) in [("delta", parquet::basic::Encoding::DELTA_BYTE_ARRAY), ("plain", parquet::basic::Encoding::PLAIN)] {
+        use arrow::array::*;
+        let props = parquet::file::properties::WriterProperties::builder().set_writer_version(parquet::file::properties::WriterVersion::PARQUET_2_0).set_compression(parquet::basic::Compression::ZSTD(parquet::basic::ZstdLevel::try_new(9).unwrap())).set_dictionary_enabled(false).set_encoding(encoding).build();
+        let schema = Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new("l", arrow::datatypes::DataType::Binary, false)]));
+        let mut w = parquet::arrow::ArrowWriter::try_new(Vec::new(), schema.clone(), Some(props)).unwrap();
+        for part in series.chunks(8192) {
+            let a: ArrayRef = Arc::new(BinaryArray::from_iter_values(part.iter().map(|s| s.0.as_bytes())));
+            w.write(&RecordBatch::try_new(schema.clone(), vec![a]).unwrap()).unwrap();
+            w.flush().unwrap();
+        }
+        println!("canonical {name}: {:.2} B/series", w.into_inner().unwrap().len() as f64 / series.len() as f64);
+    }
     let dir = std::env::temp_dir().join(format!("isobar-measure-{}", std::process::id()));
     let objects = Arc::new(DurableLocal::new(&dir).unwrap());
     let tenant = TenantId::default();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
 use crate::Timestamps;
@@ -28,6 +28,9 @@ impl Default for CacheConfig {
         Self { blocks_bytes: 64 << 20, series_bytes: 256 << 20, chunk_index_bytes: 128 << 20, chunks_bytes: 256 << 20 }
     }
 }
+
+/// A value that is bigger than one shard's part of a cache is not kept, so there are few; lookups are rare and short.
+const SHARDS: usize = 2;
 
 /// Weighs values by the memory that they hold.
 pub(crate) trait Weigh {
@@ -84,5 +87,11 @@ pub(crate) fn cache<K: Eq + std::hash::Hash, V: Clone>(capacity_bytes: u64, typi
 where
     ByBytes: Weighter<K, V>,
 {
-    Cache::with_weighter((capacity_bytes / typical_bytes).max(16) as usize, capacity_bytes, ByBytes)
+    let options = OptionsBuilder::new()
+        .shards(SHARDS)
+        .estimated_items_capacity((capacity_bytes / typical_bytes).max(16) as usize)
+        .weight_capacity(capacity_bytes)
+        .build()
+        .expect("items and weight are set, which is all that is required");
+    Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), DefaultLifecycle::default())
 }

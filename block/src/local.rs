@@ -56,7 +56,10 @@ impl ObjectStore for DurableLocal {
             PutMode::Create => true,
             PutMode::Overwrite => false,
             PutMode::Update(_) => {
-                return Err(object_store::Error::NotImplemented { operation: "put with PutMode::Update".into(), implementer: self.to_string() });
+                return Err(object_store::Error::NotImplemented {
+                    operation: "put with PutMode::Update".into(),
+                    implementer: self.to_string(),
+                });
             }
         };
         let (path, root, object) = (self.files.path_to_filesystem(location)?, self.root.clone(), location.clone());
@@ -153,9 +156,7 @@ fn store_error(object: &Path, source: io::Error) -> object_store::Error {
 fn put(root: &FsPath, path: &FsPath, payload: &PutPayload, create: bool) -> io::Result<PutResult> {
     let (staged_path, mut staged) = open_staged(path)?;
     let written = payload.iter().try_for_each(|part| staged.write_all(part)).and_then(|()| staged.sync_all());
-    let named = written.and_then(|()| {
-        if create { fs::hard_link(&staged_path, path) } else { fs::rename(&staged_path, path) }
-    });
+    let named = written.and_then(|()| if create { fs::hard_link(&staged_path, path) } else { fs::rename(&staged_path, path) });
     if create || named.is_err() {
         // What cannot be removed is invisible and is overwritten or cleaned up later.
         let _ = fs::remove_file(&staged_path);

@@ -119,9 +119,7 @@ impl BlockStore {
     /// [`crate::Error::Corrupt`] if it is damaged, [`crate::Error::Store`] if a file is missing or the store fails.
     pub async fn reader(&self, tenant: &TenantId, meta: &Arc<BlockMeta>) -> Result<Arc<BlockReader>> {
         let inner = &self.inner;
-        let open = async {
-            BlockReader::open_with(inner.objects.clone(), tenant, meta.clone(), inner.caches.clone()).await.map(Arc::new)
-        };
+        let open = async { BlockReader::open_with(inner.objects.clone(), tenant, meta.clone(), inner.caches.clone()).await.map(Arc::new) };
         inner.readers.get_or_insert_async(&meta.ulid, open).await
     }
 

@@ -18,6 +18,8 @@ use crate::wal::record::{self, Frame, Kind, Malformed};
 use crate::wal::replay::{OnDamage, replay};
 use crate::wal::segment::{self, Header};
 
+/// Samples of all tenants that are gathered before they are put into the heads.
+const GATHERED_SAMPLES: usize = 1 << 20;
 /// Longest wait for the catalog of one tenant.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ pub fn recover(
     let start = Instant::now();
     let epoch = epoch_of(segment::list(&config.wal_dir)?.last().copied().unwrap_or(0));
     let mut tenants: HashMap<String, Tenant> = HashMap::new();
-    let mut log_epoch = 0;
+    let (mut log_epoch, mut gathered) = (0, 0);
     let on_damage = if config.wal_skip_damaged { OnDamage::Skip } else { OnDamage::Fail };
     let found = replay(
         &config.wal_dir,
@@ -92,7 +94,14 @@ pub fn recover(
             if header.number < tenant.covered {
                 return Ok(());
             }
-            apply(&mut tenant.replay, frame, entries, config).map_err(|Malformed(reason)| reason.to_owned())
+            let before = tenant.replay.gathered();
+            let applied = apply(&mut tenant.replay, frame, entries, config);
+            gathered += tenant.replay.gathered() - before;
+            if gathered >= GATHERED_SAMPLES {
+                tenants.values_mut().for_each(|t| t.replay.put_in());
+                gathered = 0;
+            }
+            applied.map_err(|Malformed(reason)| reason.to_owned())
         },
     )?;
     let mut numbers = ReplayNumbers::default();

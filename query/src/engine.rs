@@ -12,6 +12,7 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -267,7 +268,7 @@ fn task_context(query: &Arc<QueryContext>, memory: Arc<QueryMemoryPool>) -> Resu
     let mut config = SessionConfig::new().with_extension(Arc::clone(query));
     // A partial aggregation that gives up on grouping would only move its work to the final one, which is serial.
     config.options_mut().execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
-    Ok(Arc::new(TaskContext::default().with_session_config(config).with_runtime(runtime)))
+    Ok(Arc::new(TaskContext::new(None, String::new(), config, HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), runtime)))
 }
 
 /// Raises the flag of a query when its future ends, however it ends.

@@ -5,9 +5,11 @@
 
 pub mod context;
 
+pub mod cells;
 pub mod chunk;
 pub mod operator;
 
+pub mod range_histograms;
 pub mod scan;
 
 pub mod aggregate;
@@ -20,6 +22,8 @@ pub mod scalar;
 pub mod subquery;
 pub mod unique;
 
+pub mod annotate;
+pub mod histogram_ops;
 pub mod histogram_quantile;
 pub mod set_ops;
 pub mod vector_match;

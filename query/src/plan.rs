@@ -34,6 +34,9 @@ use crate::kernel::math::MathFn;
 use crate::promql::ast::{Expr, ExprKind, Span, VectorSelector};
 use crate::result::{Error, Grid, Result};
 
+/// Below this many series it does not matter how many groups they make.
+const FEW_SERIES: usize = 256;
+
 /// What a query is planned for.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -177,7 +180,7 @@ impl Planner {
             ExprKind::Paren(inner) => self.expr(inner, cx),
             ExprKind::Unary { negate, expr } => self.unary(*negate, expr, cx),
             ExprKind::Binary(binary) => self.binary(binary, expr.span, cx),
-            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, expr.span, cx).map(Planned::Vector),
+            ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, cx).map(Planned::Vector),
             ExprKind::Call { function, args } => self.call(function, args, expr.span, cx),
             ExprKind::Vector(selector) => self.selector(expr.span, selector, ScanFunction::Instant, Vec::new(), cx).map(Planned::Vector),
             ExprKind::Matrix { .. } | ExprKind::Subquery(_) => Err(Error::BadData("a range vector can only be an argument of a function".into())),
@@ -220,7 +223,7 @@ impl Planner {
     }
 
     fn unary(&self, negate: bool, expr: &Expr, cx: Cx<'_>) -> Result<Planned> {
-        match self.expr(expr, Cx::plain(cx.grid, cx.names))? {
+        match self.expr(expr, cx)? {
             unchanged if !negate => Ok(unchanged),
             Planned::Scalar(Scalar::Known(values)) => Ok(Planned::Scalar(Scalar::Known(values.into_iter().map(|v| -v).collect()))),
             Planned::Scalar(Scalar::Computed(plan)) => {
@@ -236,6 +239,10 @@ impl Planner {
 
     /// Marks the names of all rows for removal, or removes them at once where nothing above looks at them.
     fn remove_names(&self, vector: Vector, cx: Cx<'_>) -> Vector {
+        if let Some(rule) = cx.reduce.filter(|_| vector.reduced) {
+            let names = if rule.keeps_names() { Names::Pending } else { vector.names };
+            return Vector { names, ..vector };
+        }
         if cx.names {
             let plan = if vector.names == Names::Marked { relabel(&vector, LabelRule::without_mark()) } else { vector.plan };
             return Vector { plan, names: Names::Pending, reduced: false, ..vector };
@@ -263,7 +270,7 @@ impl Planner {
         let rows = selection.series_at_least();
         let unique = rule.is_none();
         let groups = match &rule {
-            Some(rule) if reduced => selection.estimate_groups(|labels, out| rule.apply(labels, out)),
+            Some(rule) if reduced && rows > FEW_SERIES => selection.estimate_groups(|labels, out| rule.apply(labels, out)),
             _ => rows,
         };
         let range_ms = function.range_ms().unwrap_or(self.settings.lookback_ms);

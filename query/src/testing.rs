@@ -7,8 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use isobar_block::{
-    Exemplar, Histogram, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TenantId, TimeRange,
-    Timestamps,
+    Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TenantId, TimeRange, Timestamps,
 };
 
 use crate::storage::Storage;
@@ -32,16 +31,6 @@ impl MemorySource {
     pub fn float(&mut self, series: &str, samples: &[(i64, f64)]) -> &mut Self {
         let (millis, values) = samples.iter().copied().unzip();
         self.push(series, SampleBuf { timestamps: Timestamps::unshared(millis), values, histograms: Vec::new() })
-    }
-
-    /// Adds a series of native histograms.
-    pub fn histograms(&mut self, series: &str, samples: &[(i64, Histogram)]) -> &mut Self {
-        let buf = SampleBuf {
-            timestamps: Timestamps::unshared(samples.iter().map(|s| s.0).collect()),
-            values: samples.iter().map(|s| s.1.sum).collect(),
-            histograms: samples.iter().enumerate().map(|(i, s)| (i as u32, Arc::new(s.1.clone()))).collect(),
-        };
-        self.push(series, buf)
     }
 
     fn push(&mut self, series: &str, samples: SampleBuf) -> &mut Self {

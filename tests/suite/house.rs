@@ -43,7 +43,10 @@ const HEAVY: &[&str] =
     &["arrow", "arrow-array", "axum", "bytes", "datafusion", "hyper", "object_store", "parquet", "prost", "regex", "reqwest", "rustls", "tokio", "zstd-sys"];
 
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version=1", "--offline"]).current_dir(project()).output().expect("cargo runs");
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["metadata", "--format-version=1", "--locked", "--filter-platform", &platform]).current_dir(project());
+    let output = command.output().expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("metadata is JSON")
 }

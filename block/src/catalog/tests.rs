@@ -39,16 +39,15 @@ async fn open(store: &Arc<dyn ObjectStore>) -> Catalog {
 }
 
 /// Several committers with catalogs of their own add blocks and merge pairs of them; nothing may be lost or merged twice.
-async fn race(store: Arc<dyn ObjectStore>) {
+async fn race(store: Arc<dyn ObjectStore>, rounds: i64) {
     const COMMITTERS: i64 = 5;
-    const ROUNDS: i64 = 20;
     let mut tasks = Vec::new();
     for committer in 0..COMMITTERS {
         let store = store.clone();
         tasks.push(tokio::spawn(async move {
             let catalog = open(&store).await;
             let mut merged = Vec::new();
-            for round in 0..ROUNDS {
+            for round in 0..rounds {
                 let id = 1 + committer * 1000 + round;
                 catalog.commit(add(id)).await.expect("commits");
                 let state = catalog.refresh().await.expect("refreshes");
@@ -75,23 +74,23 @@ async fn race(store: Arc<dyn ObjectStore>) {
     assert_eq!(merged.len(), merged_set.len(), "a block was merged twice");
     let state = open(&store).await.blocks();
     let raw: BTreeSet<BlockId> = state.blocks.iter().filter(|b| b.level == 0).map(|b| b.ulid).collect();
-    assert_eq!(raw.len() + merged.len(), (COMMITTERS * ROUNDS) as usize, "a block was lost");
+    assert_eq!(raw.len() + merged.len(), (COMMITTERS * rounds) as usize, "a block was lost");
     assert!(raw.is_disjoint(&merged_set));
     let sources: BTreeSet<BlockId> = state.blocks.iter().flat_map(|b| b.sources.clone()).collect();
     assert_eq!(sources, merged_set);
     assert_eq!(state.retired.iter().map(|r| r.ulid).collect::<BTreeSet<_>>(), merged_set);
-    assert_eq!(state.version, COMMITTERS as u64 * ROUNDS as u64 + merged.len() as u64 / 2);
+    assert_eq!(state.version, COMMITTERS as u64 * rounds as u64 + merged.len() as u64 / 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn committers_race_in_memory() {
-    race(Arc::new(InMemory::new())).await;
+    race(Arc::new(InMemory::new()), 30).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn committers_race_on_disk() {
     let dir = tempfile::tempdir().expect("a directory");
-    race(Arc::new(DurableLocal::new(dir.path()).expect("opens"))).await;
+    race(Arc::new(DurableLocal::new(dir.path()).expect("opens")), 8).await;
 }
 
 #[tokio::test]
@@ -124,11 +123,8 @@ async fn refuses_what_does_not_fit() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let catalog = open(&store).await;
     catalog.commit(add(1)).await.expect("commits");
-    let conflicts = [
-        add(1),
-        Change { remove: vec![meta(2).ulid], ..Change::default() },
-        Change { forget: vec![meta(1).ulid], ..Change::default() },
-    ];
+    let conflicts =
+        [add(1), Change { remove: vec![meta(2).ulid], ..Change::default() }, Change { forget: vec![meta(1).ulid], ..Change::default() }];
     for change in conflicts {
         assert!(matches!(catalog.commit(change).await, Err(Error::Conflict { entry: 2, .. })));
     }

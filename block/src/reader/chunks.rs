@@ -33,7 +33,7 @@ pub(crate) struct DataPage {
     data: BinaryArray,
 }
 
-/// The timestamp vectors of a window.
+/// Timestamp vectors of a window.
 pub(crate) struct TimesGroup {
     pub first_row: u32,
     pub entries: Vec<TimesEntry>,
@@ -67,11 +67,20 @@ impl BlockReader {
         self.caches.chunk_groups.get_or_insert_async(&(self.meta.ulid, group as u32), load).await
     }
 
-    /// The timestamp vectors of the window that a group of chunks belongs to.
-    pub(super) async fn times_of(&self, chunks: &ChunkGroupInfo) -> Result<Arc<TimesGroup>> {
-        let found = self.times_groups.binary_search_by_key(&chunks.window_start_ms, |g| g.window_start_ms);
-        let group = found.map_err(|_| self.times.corrupt(format!("window {} is missing", chunks.window_start_ms)))?;
-        self.times_group(group).await
+    /// Rows of a group of timestamps.
+    pub(super) fn times_rows(&self, group: usize) -> Range<u32> {
+        let info = &self.times_groups[group];
+        info.first_row..info.first_row + info.rows
+    }
+
+    /// The group of timestamps that holds a row, which has to be of the chunks' window.
+    pub(super) fn times_group_of(&self, chunks: &ChunkGroupInfo, row: u32) -> Result<usize> {
+        let after = self.times_groups.partition_point(|g| g.first_row <= row);
+        let fits = |g: &usize| self.times_rows(*g).contains(&row) && self.times_groups[*g].window_start_ms == chunks.window_start_ms;
+        after
+            .checked_sub(1)
+            .filter(fits)
+            .ok_or_else(|| self.chunks.corrupt(format!("a chunk of window {} has timestamps of another window", chunks.window_start_ms)))
     }
 
     pub(super) async fn times_group(&self, group: usize) -> Result<Arc<TimesGroup>> {
@@ -181,12 +190,6 @@ impl TimesGroup {
             entries.push(entry);
         }
         Ok(Self { first_row, entries, data, weight_bytes })
-    }
-
-    /// The entry with that row in the block, and its number in this group.
-    pub fn entry(&self, row: u32) -> Option<(u32, &TimesEntry)> {
-        let i = row.checked_sub(self.first_row)?;
-        Some((i, self.entries.get(i as usize)?))
     }
 
     /// The timestamps of entry `i`: decoded once and shared if several chunks have them.

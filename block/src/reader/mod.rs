@@ -73,6 +73,7 @@ struct ChunkGroupInfo {
 struct TimesGroupInfo {
     window_start_ms: i64,
     first_row: u32,
+    rows: u32,
 }
 
 impl BlockReader {
@@ -100,7 +101,8 @@ impl BlockReader {
         let open = |name: &'static str| open_table(&*store, tenant, &meta, &sums, name);
         let ((series, times), (chunks, exemplars)) =
             try_join(try_join(open(SERIES_FILE), open(TIMES_FILE)), try_join(open(CHUNKS_FILE), open(EXEMPLARS_FILE))).await?;
-        let required = |table: Option<Table>, name| table.ok_or_else(|| Error::corrupt(key::block(tenant, meta.ulid), format!("{name} is missing")));
+        let required =
+            |table: Option<Table>, name| table.ok_or_else(|| Error::corrupt(key::block(tenant, meta.ulid), format!("{name} is missing")));
         let (series, times, chunks) = (required(series, SERIES_FILE)?, required(times, TIMES_FILE)?, required(chunks, CHUNKS_FILE)?);
         let series_groups = series_groups(&series)?;
         let (chunk_groups, times_groups) = (chunk_groups(&chunks)?, times_groups(&times)?);
@@ -276,11 +278,11 @@ fn times_groups(table: &Table) -> Result<Vec<TimesGroupInfo>> {
     let mut first_row = 0u32;
     let mut out = Vec::with_capacity(table.metadata().num_row_groups());
     for group in 0..table.metadata().num_row_groups() {
-        out.push(TimesGroupInfo { window_start_ms: window_start(table, group, window)?, first_row });
         let rows = u32::try_from(table.metadata().row_group(group).num_rows()).map_err(|_| table.corrupt("a row group is too long"))?;
+        out.push(TimesGroupInfo { window_start_ms: window_start(table, group, window)?, first_row, rows });
         first_row = first_row.checked_add(rows).ok_or_else(|| table.corrupt("too many rows"))?;
     }
-    if !out.is_sorted_by(|a, b| a.window_start_ms < b.window_start_ms) {
+    if !out.is_sorted_by_key(|g| g.window_start_ms) {
         return Err(table.corrupt("windows do not ascend"));
     }
     Ok(out)

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{UInt8Type, UInt32Type};
 
+use crate::reader::BlockReader;
 use crate::reader::select::{Selection, select};
 use crate::reader::series::SeriesGroup;
-use crate::reader::BlockReader;
 use crate::writer::{HELP_COLUMN, METRIC_NAME_COLUMN, TYPE_COLUMN, UNIT_COLUMN};
 use crate::{Matcher, Metadata, MetricType, Result};
 
@@ -67,7 +67,8 @@ impl BlockReader {
                     continue;
                 }
                 last = Some(key);
-                let text = |of: &(Vec<Option<u32>>, Vec<String>), code: Option<u32>| code.map_or(String::new(), |c| of.1[c as usize].clone());
+                let text =
+                    |of: &(Vec<Option<u32>>, Vec<String>), code: Option<u32>| code.map_or(String::new(), |c| of.1[c as usize].clone());
                 let metadata = Metadata {
                     metric_type: MetricType::from_number(i32::from(key.1)),
                     help: text(&helps, key.2),

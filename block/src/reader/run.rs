@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::cache::{Caches, ConcatKey};
 use crate::codec::{ValueCodec, decode_histograms, decode_values};
@@ -90,8 +91,9 @@ impl SeriesSet for BlockSet {
         for (number, info) in self.reader.chunk_groups.iter().enumerate() {
             if info.may_hold(&wanted, range, self.reader.meta.window_ms) {
                 let chunks = self.reader.chunk_group(number).await?;
-                let times = self.reader.times_of(info).await?;
-                found.add(&self.reader, number, &chunks, times, &wanted, range)?;
+                let hits = chunks.find(&wanted);
+                found.load_times(&self.reader, info, &chunks, &hits).await?;
+                found.add(number, &chunks, &hits, range);
             }
         }
         let pages = self.reader.pages(&found.pages).await?;
@@ -130,52 +132,82 @@ struct Found {
 struct ChunkRef {
     page: u32,
     in_page: u32,
+    /// First row of the group of timestamps; once all are loaded, its place among them.
     times_group: u32,
     times: u32,
     kind: u8,
     codec: u8,
 }
 
-impl Found {
-    fn add(
-        &mut self,
-        reader: &BlockReader,
-        number: usize,
-        chunks: &ChunkGroup,
-        times: Arc<TimesGroup>,
-        wanted: &[u32],
-        range: TimeRange,
-    ) -> Result<()> {
-        let times_group = self.times.len() as u32;
+impl ChunkGroup {
+    /// The chunks of the wanted series, as (place in `wanted`, chunk).
+    fn find(&self, wanted: &[u32]) -> Vec<(u32, u32)> {
+        let mut hits = Vec::with_capacity(wanted.len());
         let mut chunk = 0;
-        for (row, series) in wanted.iter().enumerate() {
+        for (place, series) in wanted.iter().enumerate() {
             // Mostly the next chunk is that of the next series.
-            if chunks.series.get(chunk).is_some_and(|s| s < series) {
-                chunk += chunks.series[chunk..].partition_point(|s| s < series);
+            if self.series.get(chunk).is_some_and(|s| s < series) {
+                chunk += self.series[chunk..].partition_point(|s| s < series);
             }
-            while chunks.series.get(chunk) == Some(series) {
-                let (times_row, entry) = times
-                    .entry(chunks.times[chunk])
-                    .ok_or_else(|| reader.chunks.corrupt(format!("chunk {chunk} of row group {number} has timestamps of another window")))?;
-                if entry.overlaps(range) {
-                    let (page, in_page) = chunks.page_of(chunk);
-                    if self.pages.last() != Some(&(number, page)) {
-                        self.pages.push((number, page));
-                    }
-                    let (kind, codec) = (chunks.kinds[chunk], chunks.codecs[chunk]);
-                    let page = self.pages.len() as u32 - 1;
-                    self.chunks.push((row as u32, ChunkRef { page, in_page: in_page as u32, times_group, times: times_row, kind, codec }));
-                }
+            while self.series.get(chunk) == Some(series) {
+                hits.push((place as u32, chunk as u32));
                 chunk += 1;
             }
         }
-        self.times.push(times);
+        hits
+    }
+}
+
+impl Found {
+    /// Loads the timestamps of the chunks: mostly one row group for a window.
+    async fn load_times(&mut self, reader: &BlockReader, info: &ChunkGroupInfo, chunks: &ChunkGroup, hits: &[(u32, u32)]) -> Result<()> {
+        let mut groups = SmallVec::<[usize; 4]>::new();
+        for (_, chunk) in hits {
+            let row = chunks.times[*chunk as usize];
+            if !groups.last().is_some_and(|g| reader.times_rows(*g).contains(&row)) {
+                groups.push(reader.times_group_of(info, row)?);
+            }
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        for group in groups {
+            let times = reader.times_group(group).await?;
+            // Chunk row groups of one window share timestamps.
+            if !self.times.iter().any(|t| t.first_row == times.first_row) {
+                self.times.push(times);
+            }
+        }
+        self.times.sort_unstable_by_key(|t| t.first_row);
         Ok(())
+    }
+
+    fn add(&mut self, number: usize, chunks: &ChunkGroup, hits: &[(u32, u32)], range: TimeRange) {
+        for (place, chunk) in hits {
+            let chunk = *chunk as usize;
+            let times_row = chunks.times[chunk];
+            let times_group = self.times.partition_point(|t| t.first_row <= times_row) - 1;
+            let times = &self.times[times_group];
+            let in_group = times_row - times.first_row;
+            if !times.entries[in_group as usize].overlaps(range) {
+                continue;
+            }
+            let (page, in_page) = chunks.page_of(chunk);
+            if self.pages.last() != Some(&(number, page)) {
+                self.pages.push((number, page));
+            }
+            let page = self.pages.len() as u32 - 1;
+            let (kind, codec) = (chunks.kinds[chunk], chunks.codecs[chunk]);
+            let found = ChunkRef { page, in_page: in_page as u32, times_group: times.first_row, times: in_group, kind, codec };
+            self.chunks.push((*place, found));
+        }
     }
 
     /// The chunks in order of rows, for each row in order of time, and where each row's chunks end.
     fn by_row(&mut self, rows: usize) -> (Vec<u32>, Vec<ChunkRef>) {
         let mut chunks = std::mem::take(&mut self.chunks);
+        for (_, chunk) in &mut chunks {
+            chunk.times_group = self.times.partition_point(|t| t.first_row <= chunk.times_group) as u32 - 1;
+        }
         chunks.sort_by_key(|(row, _)| *row);
         let mut ends = vec![0u32; rows];
         for (row, _) in &chunks {
@@ -251,7 +283,7 @@ impl BlockRun {
     }
 
     fn read_several(&mut self, range: Range<usize>, out: &mut SampleBuf) -> Result<()> {
-        let mut parts = smallvec::SmallVec::<[Timestamps; 8]>::new();
+        let mut parts = SmallVec::<[Timestamps; 8]>::new();
         for chunk in &self.chunks[range] {
             parts.push(self.timestamps(*chunk)?);
             self.decode(*chunk, out)?;

@@ -146,7 +146,13 @@ impl LabelColumn {
             DataType::Utf8 => dictionary.values().as_string::<i32>(),
             _ => return Err(corrupt("it is not text")),
         };
-        let mut column = Self { name: name.to_owned(), codes: Vec::with_capacity(array.len()), labels: Vec::new(), ends: vec![0], value_starts: vec![0] };
+        let mut column = Self {
+            name: name.to_owned(),
+            codes: Vec::with_capacity(array.len()),
+            labels: Vec::new(),
+            ends: vec![0],
+            value_starts: vec![0],
+        };
         if values.len() > WriterConfig::MAX_SERIES_PER_GROUP {
             return Err(corrupt("it has more values than series"));
         }

@@ -108,7 +108,10 @@ async fn cut_and_missing_files_are_errors() {
         damaged.remove(name);
         let store = store_of(&damaged, &block.meta).await;
         let error = read_all(store.clone(), &block.meta).await.expect_err("missing");
-        assert!(matches!(&error, Error::Store(object_store::Error::NotFound { .. })) && error.to_string().contains(name.as_str()), "{error}");
+        assert!(
+            matches!(&error, Error::Store(object_store::Error::NotFound { .. })) && error.to_string().contains(name.as_str()),
+            "{error}"
+        );
         let report = verify_block(store, &TenantId::default(), Arc::new(block.meta.clone())).await.expect("reports");
         assert!(report.problems.iter().any(|p| p.contains(name.as_str())), "{report:?}");
     }
@@ -134,4 +137,48 @@ async fn newer_formats_are_refused() {
     let meta = BlockMeta { format: 2, ..block.meta.clone() };
     let error = read_all(store_of(&files, &meta).await, &meta).await.expect_err("too new");
     assert!(matches!(error, Error::Version { version: 2, supported: 1, .. }), "{error}");
+}
+
+/// What the frozen files of each format version say, in the words of `expected.json` beside them.
+async fn frozen(version: &str) -> (serde_json::Value, serde_json::Value) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(version);
+    let expected = std::fs::read(root.join("expected.json")).expect("the frozen files are in the repository");
+    let objects = object_store::local::LocalFileSystem::new_with_prefix(&root).expect("opens");
+    let store = crate::BlockStore::new(Arc::new(objects), crate::BlockStoreConfig::default());
+    let tenant = TenantId::new("frozen").expect("valid");
+    for block in &store.catalog(&tenant).await.expect("opens").blocks().blocks {
+        assert_eq!(store.verify(&tenant, block).await.expect("reads").problems, Vec::<String>::new());
+    }
+    let source = store.source(&tenant);
+    let mut series = Vec::new();
+    let mut buf = SampleBuf::default();
+    for set in source.select(&[], TimeRange::ALL).await.expect("selects") {
+        let mut run = set.load(0..set.len(), TimeRange::ALL).await.expect("loads");
+        for row in 0..set.len() {
+            run.read(row, &mut buf).expect("reads");
+            let labels: BTreeMap<&str, &str> = set.labels(row).iter().collect();
+            let bits: Vec<String> = buf.values.iter().map(|v| format!("{:016x}", v.to_bits())).collect();
+            let histograms: Vec<(u32, String)> = buf.histograms.iter().map(|(i, h)| (*i, format!("{h:?}"))).collect();
+            series.push(serde_json::json!({
+                "labels": labels, "timestamps_ms": &buf.timestamps[..], "value_bits": bits, "histograms": histograms,
+            }));
+        }
+    }
+    let exemplars = source.exemplars(&[], TimeRange::ALL).await.expect("answers");
+    let exemplars: Vec<String> = exemplars.iter().map(|e| format!("{e:?}")).collect();
+    let found = serde_json::json!({
+        "series": series,
+        "exemplars": exemplars,
+        "metadata": source.metadata(None).await.expect("answers"),
+    });
+    (found, serde_json::from_slice(&expected).expect("is JSON"))
+}
+
+#[tokio::test]
+async fn frozen_blocks_are_read_for_ever() {
+    for version in ["v1"] {
+        let (found, expected) = frozen(version).await;
+        assert!(expected["series"].as_array().is_some_and(|s| s.len() > 10));
+        assert_eq!(found, expected, "{version}");
+    }
 }

@@ -159,17 +159,15 @@ async fn verify_tables(report: &mut Report, reader: &BlockReader) -> Result<()> 
     }
     let mut last = None;
     for (number, info) in reader.chunk_groups.iter().enumerate() {
-        report.expect(last.is_none_or(|l| l <= (info.window_start_ms, info.first_series)), || format!("chunk row group {number} is out of order"));
+        report.expect(last.is_none_or(|l| l <= (info.window_start_ms, info.first_series)), || {
+            format!("chunk row group {number} is out of order")
+        });
         last = Some((info.window_start_ms, info.last_series));
         let chunks = reader.chunk_group(number).await?;
-        let times = reader.times_of(info).await?;
-        let window = reader.times_groups.partition_point(|g| g.window_start_ms < info.window_start_ms);
         for i in 0..chunks.len() {
             report.expect(u64::from(chunks.series[i]) < reader.meta.series, || format!("chunk {i} of row group {number} has no series"));
-            match times.entry(chunks.times[i]) {
-                Some((entry, _)) => uses[window][entry as usize] += 1,
-                None => report.problems.push(format!("chunk {i} of row group {number} has timestamps of another window")),
-            }
+            let group = reader.times_group_of(info, chunks.times[i])?;
+            uses[group][(chunks.times[i] - reader.times_groups[group].first_row) as usize] += 1;
         }
     }
     for (number, counted) in uses.into_iter().enumerate() {

@@ -142,7 +142,12 @@ fn random_matchers(rng: &mut StdRng) -> Vec<Matcher> {
 }
 
 /// Everything that `source` has for the matchers, merged as readers have to.
-async fn read(source: &dyn Source, matchers: &[Matcher], range: TimeRange, run: usize) -> BTreeMap<Labels, BTreeMap<i64, (u64, Option<Arc<Histogram>>)>> {
+async fn read(
+    source: &dyn Source,
+    matchers: &[Matcher],
+    range: TimeRange,
+    run: usize,
+) -> BTreeMap<Labels, BTreeMap<i64, (u64, Option<Arc<Histogram>>)>> {
     let mut out: BTreeMap<Labels, BTreeMap<_, _>> = BTreeMap::new();
     let mut buf = SampleBuf::default();
     for set in source.select(matchers, range).await.expect("selects") {
@@ -172,7 +177,8 @@ fn comparable(histogram: &Option<Arc<Histogram>>) -> String {
 async fn compare(source: &dyn Source, model: &Model, rng: &mut StdRng) {
     let matchers = random_matchers(rng);
     let start = rng.random_range(-100_000..25_000_000);
-    let range = if rng.random_bool(0.5) { TimeRange::ALL } else { TimeRange::new(start, start + rng.random_range(0..9_000_000)).expect("ordered") };
+    let range =
+        if rng.random_bool(0.5) { TimeRange::ALL } else { TimeRange::new(start, start + rng.random_range(0..9_000_000)).expect("ordered") };
     let found = read(source, &matchers, range, rng.random_range(1..50)).await;
     let expected: BTreeMap<&Labels, &ModelSeries> = model.iter().filter(|(l, _)| Matcher::all_match(&matchers, l.as_ref())).collect();
     assert!(found.keys().all(|l| expected.contains_key(l)), "{matchers:?}: series that do not match");
@@ -233,7 +239,7 @@ async fn round_trip(seed: u64, objects: Arc<dyn ObjectStore>, blocks: usize) {
     assert_eq!(reopened.tenants().await.expect("lists"), std::slice::from_ref(&tenant));
     for store in [store, reopened] {
         let source = store.source(&tenant);
-        for _ in 0..30 {
+        for _ in 0..12 {
             compare(&*source, &all, rng).await;
         }
     }
@@ -291,4 +297,44 @@ async fn shared_timestamps_stay_shared() {
         assert_eq!(ids.len(), 1, "{ids:?}");
         assert!(!ids.contains(&0));
     }
+}
+
+#[tokio::test]
+async fn series_with_timestamps_of_their_own_need_several_groups() {
+    let mut model = Model::new();
+    for i in 0..700i64 {
+        let samples = (0..480i64).map(|k| (i * 7 + k * 14_000 + (i * k) % 5, ((i + k) as u64, None)));
+        let series = ModelSeries { samples: samples.collect(), exemplars: Vec::new() };
+        model.insert(Labels::from_pairs([("__name__", "m"), ("job", &format!("v{i}"))]).expect("valid"), series);
+    }
+    let store = BlockStore::new(Arc::new(InMemory::new()), BlockStoreConfig::default());
+    let tenant = TenantId::default();
+    write(&store, &tenant, &model, &[], WriterConfig::new(5)).await;
+    let found = read(&*store.source(&tenant), &[], TimeRange::ALL, 97).await;
+    assert!(model.iter().all(|(labels, series)| found.get(labels).is_some_and(|f| f == &series.samples)));
+    let one = [Matcher::new("job", MatchOp::Equal, "v699").expect("compiles")];
+    assert_eq!(read(&*store.source(&tenant), &one, TimeRange::ALL, 1).await.len(), 1);
+}
+
+#[test]
+fn writers_refuse_what_is_out_of_order() {
+    let labels = |v: &str| Labels::from_pairs([("a", v)]).expect("valid");
+    let samples = |times: &[i64], values: usize| SampleBuf {
+        timestamps: Timestamps::unshared(times.to_vec()),
+        values: vec![1.0; values],
+        histograms: Vec::new(),
+    };
+    let mut writer = BlockWriter::new(WriterConfig::new(1));
+    assert!(writer.push_series(&labels("a"), None, &samples(&[2, 2], 2), &[]).is_err());
+    assert!(writer.push_series(&labels("a"), None, &samples(&[1, 2], 1), &[]).is_err());
+    writer.push_series(&labels("b"), None, &samples(&[1, 2], 2), &[]).expect("fits");
+    for before in ["a", "b"] {
+        assert!(writer.push_series(&labels(before), None, &samples(&[1], 1), &[]).is_err());
+    }
+    writer.push_series(&labels("c"), None, &samples(&[], 0), &[]).expect("is left out");
+    assert_eq!(writer.series(), 1);
+    assert!(BlockWriter::new(WriterConfig::new(1)).encode().is_err(), "an empty block");
+    let mut config = WriterConfig::new(1);
+    config.series_per_group = 1 << 16;
+    assert!(BlockWriter::new(config).push_series(&labels("a"), None, &samples(&[1], 1), &[]).is_err());
 }

@@ -50,6 +50,13 @@ impl Bytes {
         &self.buffer[start..self.ends[i]]
     }
 
+    /// How far from the start of `items` they fit into `limit_bytes`; at least one does.
+    pub fn end_within(&self, items: Range<usize>, limit_bytes: usize) -> usize {
+        let start = if items.start == 0 { 0 } else { self.ends[items.start - 1] };
+        let fit = self.ends[items.clone()].partition_point(|end| end - start <= limit_bytes);
+        items.start + fit.max(1)
+    }
+
     fn end_item(&mut self) {
         self.ends.push(self.buffer.len());
     }

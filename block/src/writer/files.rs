@@ -44,6 +44,10 @@ const STATISTICS_BYTES: usize = 64;
 const MAX_DICTIONARY_BYTES: usize = 1 << 30;
 /// Chunks are looked at in runs of so many when a page is filled: how exactly [`WriterConfig::page_bytes`] is kept.
 const PAGE_STEP_ROWS: usize = 16;
+/// A row group of chunks ends at this size, because readers address the bytes of a column with 31 bits.
+const MAX_GROUP_BYTES: usize = 256 << 20;
+/// A row group of timestamp vectors ends after so many timestamps, because readers decode and cache all of it.
+const TIMES_PER_GROUP: usize = 256 << 10;
 /// Exemplars per row group.
 const EXEMPLARS_PER_GROUP: usize = 1 << 16;
 
@@ -64,7 +68,7 @@ pub(crate) fn series(arrays: &SeriesArrays, config: &WriterConfig) -> Result<Par
     file.finish()
 }
 
-/// `times.parquet`: one row group for each window.
+/// `times.parquet`: row groups of one window.
 pub(crate) fn times(chunks: &ChunkTable) -> Result<ParquetBytes> {
     let schema = Schema::new(vec![
         Field::new(WINDOW_COLUMN, DataType::Int64, false),
@@ -81,15 +85,27 @@ pub(crate) fn times(chunks: &ChunkTable) -> Result<ParquetBytes> {
     properties = payload(properties);
     let mut file = File::new(schema, properties)?;
     for (start_ms, window) in &chunks.windows {
-        let rows = &window.times.rows;
-        file.row_group(vec![
-            constant(*start_ms, rows.len()),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.min_ms))),
-            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.max_ms))),
-            numbers(rows.iter().map(|r| r.count)),
-            numbers(rows.iter().map(|r| r.uses)),
-            binary(&window.times.data, 0..rows.len()),
-        ])?;
+        let all = &window.times.rows;
+        let mut start = 0;
+        while start < all.len() {
+            let mut end = start;
+            let mut timestamps = 0;
+            while end < all.len() && (end == start || timestamps + all[end].count as usize <= TIMES_PER_GROUP) {
+                timestamps += all[end].count as usize;
+                end += 1;
+            }
+            let range = start..end;
+            let rows = &all[range.clone()];
+            file.row_group(vec![
+                constant(*start_ms, rows.len()),
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.min_ms))),
+                Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.max_ms))),
+                numbers(rows.iter().map(|r| r.count)),
+                numbers(rows.iter().map(|r| r.uses)),
+                binary(&window.times.data, range.clone()),
+            ])?;
+            start = end;
+        }
     }
     file.finish()
 }
@@ -118,9 +134,12 @@ pub(crate) fn chunks(chunks: &ChunkTable, config: &WriterConfig) -> Result<Parqu
     let mut file = File::new(schema, properties)?;
     let mut times_base = 0;
     for (start_ms, window) in &chunks.windows {
-        for start in (0..window.series.len()).step_by(config.chunks_per_group) {
-            let rows = start..(start + config.chunks_per_group).min(window.series.len());
-            file.row_group(chunk_columns(*start_ms, window, times_base, rows))?;
+        let mut start = 0;
+        while start < window.series.len() {
+            let end = (start + config.chunks_per_group).min(window.series.len());
+            let rows = start..window.data.end_within(start..end, MAX_GROUP_BYTES);
+            file.row_group(chunk_columns(*start_ms, window, times_base, rows.clone()))?;
+            start = rows.end;
         }
         times_base += window.times.rows.len() as u32;
     }

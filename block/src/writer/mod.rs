@@ -28,6 +28,9 @@ pub const DEFAULT_WINDOW_MS: i64 = 2 * 60 * 60 * 1000;
 /// More samples than this are never put into one chunk, so that reading a part of a dense series stays cheap.
 pub const MAX_SAMPLES_PER_CHUNK: usize = 1 << 16;
 
+/// Size of all different label values, help texts and units of a block: readers address those of a column with 31 bits.
+pub const MAX_LABEL_VALUES_BYTES: usize = 1 << 30;
+
 /// What a block is written with. [`WriterConfig::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct WriterConfig {
@@ -130,26 +133,29 @@ impl BlockWriter {
 
     /// Size of what is encoded so far: about what the files and this writer's memory will take.
     pub fn encoded_bytes(&self) -> usize {
-        self.chunks.encoded_bytes() + self.series.encoded_bytes()
+        self.chunks.encoded_bytes() + self.series.memory_bytes()
     }
 
     /// Adds the next series. One without samples and exemplars is left out.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the series is not after the one before, if timestamps do not ascend or if the parts of `samples`
-    /// do not fit each other; the writer is then as it was.
-    pub fn push_series(
-        &mut self,
-        labels: &Labels,
-        metadata: Option<&Metadata>,
-        samples: &SampleBuf,
-        exemplars: &[Exemplar],
-    ) -> Result<()> {
+    /// do not fit each other; [`Error::Limit`] if the block has too many different label values. The writer is then as it was.
+    pub fn push_series(&mut self, labels: &Labels, metadata: Option<&Metadata>, samples: &SampleBuf, exemplars: &[Exemplar]) -> Result<()> {
         self.config.check()?;
         if samples.is_empty() && exemplars.is_empty() {
             return Ok(());
         }
         self.check_series(labels, samples, exemplars)?;
+        let texts_bytes = labels.as_bytes().len() + metadata.map_or(0, |m| m.help.len() + m.unit.len());
+        if self.series.values_bytes() + texts_bytes > MAX_LABEL_VALUES_BYTES {
+            return Err(Error::Limit {
+                limit: "size of label values in a block",
+                allowed: MAX_LABEL_VALUES_BYTES as u64,
+                what: labels.to_string().chars().take(200).collect(),
+                remedy: "write the series as several blocks",
+            });
+        }
         let row = self.series.push(labels, metadata);
         self.chunks.push(row, samples);
         self.exemplars.extend(exemplars.iter().map(|e| (row, e.clone())));

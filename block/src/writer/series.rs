@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, DictionaryArray, StringArray, UInt8Array, UInt32Array, UInt32Builder};
+use arrow::array::{ArrayRef, DictionaryArray, LargeBinaryBuilder, StringArray, UInt8Array, UInt32Array, UInt32Builder};
 use arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use hashbrown::HashMap;
 
@@ -38,7 +38,9 @@ pub(crate) struct SeriesTable {
     types: Vec<u8>,
     help: Column,
     unit: Column,
-    bytes: usize,
+    /// Size of the different values of all labels and metadata.
+    values_bytes: usize,
+    cells: usize,
 }
 
 /// The values that one label has, and which rows have them.
@@ -54,11 +56,12 @@ struct Cell {
 }
 
 impl Column {
-    fn push(&mut self, row: u32, value: &str) -> usize {
+    /// Adds a cell; `true` if its value is new.
+    fn push(&mut self, row: u32, value: &str) -> bool {
         let next = self.values.len() as u32;
         let code = *self.values.entry_ref(value).or_insert(next);
         self.cells.push(Cell { row, code });
-        if code == next { value.len() + 24 } else { 2 }
+        code == next
     }
 
     fn dictionary(&self) -> Arc<StringArray> {
@@ -83,24 +86,31 @@ impl SeriesTable {
         self.rows as usize
     }
 
-    /// About what the table takes in the file.
-    pub fn encoded_bytes(&self) -> usize {
-        self.bytes
+    /// Size of the different values of all labels and metadata.
+    pub fn values_bytes(&self) -> usize {
+        self.values_bytes
+    }
+
+    /// About what the table takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.values_bytes + size_of::<Cell>() * self.cells
     }
 
     /// Adds a series and returns its row.
     pub fn push(&mut self, labels: &Labels, metadata: Option<&Metadata>) -> u32 {
         let row = self.rows;
         for (name, value) in labels.iter() {
-            self.bytes += self.columns.entry_ref(name).or_default().push(row, value);
+            if self.columns.entry_ref(name).or_default().push(row, value) {
+                self.values_bytes += value.len();
+            }
+            self.cells += 1;
         }
         self.types.push(metadata.map_or(0, |m| m.metric_type as u8));
         if let Some(metadata) = metadata {
-            if !metadata.help.is_empty() {
-                self.help.push(row, &metadata.help);
-            }
-            if !metadata.unit.is_empty() {
-                self.unit.push(row, &metadata.unit);
+            for (column, text) in [(&mut self.help, &metadata.help), (&mut self.unit, &metadata.unit)] {
+                if !text.is_empty() && column.push(row, text) {
+                    self.values_bytes += text.len();
+                }
             }
         }
         self.rows += 1;
@@ -151,7 +161,7 @@ impl SeriesArrays {
     pub fn schema(&self) -> Schema {
         let text = || DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8));
         let mut fields: Vec<Field> = self.labels.iter().map(|(n, ..)| Field::new(format!("{LABEL_PREFIX}{n}"), text(), true)).collect();
-        fields.push(Field::new(REST_COLUMN, DataType::Binary, true));
+        fields.push(Field::new(REST_COLUMN, DataType::LargeBinary, true));
         fields.push(Field::new(TYPE_COLUMN, DataType::UInt8, false));
         fields.push(Field::new(HELP_COLUMN, text(), true));
         fields.push(Field::new(UNIT_COLUMN, text(), true));
@@ -163,7 +173,7 @@ impl SeriesArrays {
         for (_, dictionary, column) in &self.labels {
             out.push(column.array(rows.clone(), dictionary)?);
         }
-        let mut rest = BinaryBuilder::new();
+        let mut rest = LargeBinaryBuilder::new();
         for row in rows.clone() {
             rest.append_option(self.rest.get(&row));
         }

@@ -7,9 +7,7 @@ use futures::future::try_join_all;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::checksum::{self, FileChecksums};
-use crate::meta::{
-    BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, FORMAT_VERSION, FileMeta, META_FILE, SERIES_FILE, TIMES_FILE,
-};
+use crate::meta::{BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, FORMAT_VERSION, FileMeta, META_FILE, SERIES_FILE, TIMES_FILE};
 use crate::writer::{BlockWriter, files};
 use crate::{Error, Result, TenantId, key, log};
 

@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use super::Head;
 use super::chunk::Sealer;
 use super::exemplars::ExemplarVerdict;
-use super::page::{LabelHash, Page, SeriesRef};
+use super::page::{LabelHash, Page, SeriesRef, prefetch};
 use super::series::{AppendContext, Series, Verdict};
 use crate::decoded::{DecodedRequest, DecodedSeries, RejectReason, WriteOutcome};
 use crate::limits::Limits;
@@ -148,10 +148,11 @@ impl Head {
             counted,
         };
         let mut page = OpenPage::new(&pages);
-        for (decoded, number) in request.series.iter().zip(&work.refs) {
+        for (i, (decoded, number)) in request.series.iter().zip(&work.refs).enumerate() {
             if *number == REFUSED {
                 continue;
             }
+            page.prefetch(&work.refs[i..]);
             let series = page.series(*number);
             let stored = pass.append_floats(decoded, *number, series) | pass.append_histograms(decoded, *number, series);
             if stored || !decoded.exemplars.is_empty() {
@@ -221,6 +222,22 @@ impl<'a> OpenPage<'a> {
     /// None is open yet.
     pub(super) fn new(pages: &'a [Arc<Page>]) -> Self {
         Self { pages, open: None }
+    }
+
+    /// Asks for the memory of series that come soon, if they are in the page that is open.
+    #[inline]
+    pub(super) fn prefetch(&self, coming: &[SeriesRef]) {
+        const SLOT_AHEAD: usize = 12;
+        const TAIL_AHEAD: usize = 6;
+        let Some((page, series)) = &self.open else { return };
+        let find = |ahead: usize| coming.get(ahead).filter(|s| s.page() == *page).and_then(|s| series.get(s.slot()));
+        if let Some(slot) = find(SLOT_AHEAD) {
+            prefetch(slot);
+            prefetch(std::ptr::from_ref(slot).wrapping_byte_add(64));
+        }
+        if let Some(slot) = find(TAIL_AHEAD) {
+            slot.prefetch_tail();
+        }
     }
 
     /// A series; opens its page.

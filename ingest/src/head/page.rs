@@ -107,3 +107,15 @@ impl Page {
         self.labels(slot).as_ref()
     }
 }
+
+/// Asks the processor to have the memory at `place` ready soon. The place need not be valid.
+#[inline]
+pub fn prefetch<T>(place: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see, and an address that is not valid is ignored.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(place.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
+}

@@ -1,19 +1,24 @@
 //! Puts what the log holds back into a head. All limits were checked when the samples were acknowledged, so none counts here;
 //! what is there already stays as it is, so that a log can be read twice.
+//!
+//! The log has the samples scrape by scrape. They are gathered by page first, and then put in page by page on several threads:
+//! so a series gets many samples while it is in the processor's cache.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use isobar_block::{Exemplar, Histogram, LabelsRef, Metadata};
-use parking_lot::MutexGuard;
 
 use super::Head;
-use super::append::OpenPage;
 use super::chunk::Sealer;
-use super::page::{Page, SeriesRef};
-use super::series::{AppendContext, Series, Verdict};
+use super::page::SeriesRef;
+use super::series::{AppendContext, Verdict};
 use crate::wal::record::{Malformed, read_samples};
 
+/// Threads that put samples in.
+const MAX_THREADS: usize = 8;
+/// Another thread is worth it for so many samples.
+const THREAD_SAMPLES: usize = 1 << 14;
 /// Stands for a number of the log that no record has explained.
 const UNKNOWN: SeriesRef = SeriesRef(u32::MAX);
 
@@ -22,7 +27,7 @@ const UNKNOWN: SeriesRef = SeriesRef(u32::MAX);
 pub struct HeadReplay {
     /// The head.
     pub head: Arc<Head>,
-    pages: Arc<Vec<Arc<Page>>>,
+    gathered: Gathered,
     /// Series by their number in the log.
     known: Vec<SeriesRef>,
     sealer: Sealer,
@@ -30,6 +35,14 @@ pub struct HeadReplay {
     now_s: u32,
     /// What was read.
     pub numbers: ReplayNumbers,
+}
+
+/// Samples that are not in the head yet: slot, timestamp and value by page.
+#[derive(Debug, Default)]
+struct Gathered {
+    pages: Vec<Vec<(u32, i64, f64)>>,
+    histograms: Vec<(SeriesRef, i64, Histogram)>,
+    count: usize,
 }
 
 /// What a replay has read.
@@ -49,9 +62,9 @@ impl HeadReplay {
     /// Begins. What is read will belong to `epoch`.
     pub fn new(head: Arc<Head>, epoch: u32, now_ms: i64) -> Self {
         Self {
-            pages: head.pages(),
             head,
             known: Vec::new(),
+            gathered: Gathered::default(),
             sealer: Sealer::default(),
             epoch,
             now_s: (now_ms / 1000).clamp(0, i64::from(u32::MAX)) as u32,
@@ -87,34 +100,80 @@ impl HeadReplay {
     /// # Errors
     /// [`Malformed`] if it cannot be read; what stands before is taken.
     pub fn samples(&mut self, entries: &[u8]) -> Result<(), Malformed> {
-        self.pages = self.head.pages();
-        let mut context = Self::context(&self.head, self.epoch, &mut self.sealer);
-        let mut page = OpenPage::new(&self.pages);
-        let (known, numbers, now_s) = (&self.known, &mut self.numbers, self.now_s);
+        let (known, gathered, numbers) = (&self.known, &mut self.gathered, &mut self.numbers);
         let result = read_samples(entries, |number, timestamp_ms, value| match Self::find(known, number) {
             Some(series) => {
-                let series = page.series(series);
-                series.active_s = now_s;
-                numbers.count(series.append(timestamp_ms, value, &mut context));
+                if gathered.pages.len() <= series.page() {
+                    gathered.pages.resize_with(series.page() + 1, Vec::new);
+                }
+                gathered.pages[series.page()].push((series.slot() as u32, timestamp_ms, value));
+                gathered.count += 1;
             }
             None => numbers.orphans += 1,
         });
-        drop(page);
-        self.head.bytes.fetch_add(context.new_bytes, Ordering::Relaxed);
         result
+    }
+
+    /// Samples and, as sixteen each, histograms that wait for [`HeadReplay::put_in`]. Each takes 24 bytes.
+    pub fn gathered(&self) -> usize {
+        self.gathered.count
+    }
+
+    /// Puts in what was gathered.
+    pub fn put_in(&mut self) {
+        if self.gathered.count == 0 {
+            return;
+        }
+        let pages = self.head.pages();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let (mut numbers, mut sealer) = (ReplayNumbers::default(), Sealer::default());
+            let mut context = Self::context(&self.head, self.epoch, &mut sealer);
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(samples) = self.gathered.pages.get(at) else { break };
+                let mut series = pages[at].series.lock();
+                for (slot, timestamp_ms, value) in samples {
+                    let series = &mut series[*slot as usize];
+                    series.active_s = self.now_s;
+                    numbers.count(series.append(*timestamp_ms, *value, &mut context));
+                }
+            }
+            self.head.bytes.fetch_add(context.new_bytes, Ordering::Relaxed);
+            numbers
+        };
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS).min(1 + self.gathered.count / THREAD_SAMPLES);
+        let all: Vec<ReplayNumbers> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut all = vec![work()];
+            all.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))));
+            all
+        });
+        all.into_iter().for_each(|n| self.numbers.add(n));
+        for (series, timestamp_ms, histogram) in std::mem::take(&mut self.gathered.histograms) {
+            self.put_in_histogram(series, timestamp_ms, &Arc::new(histogram));
+        }
+        self.gathered.pages.iter_mut().for_each(Vec::clear);
+        self.gathered.count = 0;
     }
 
     /// Takes a histogram.
     pub fn histogram(&mut self, number: u32, timestamp_ms: i64, histogram: Histogram) {
-        let Some(series) = Self::find(&self.known, number) else {
-            self.numbers.orphans += 1;
-            return;
-        };
-        self.pages = self.head.pages();
+        match Self::find(&self.known, number) {
+            Some(series) => {
+                self.gathered.histograms.push((series, timestamp_ms, histogram));
+                self.gathered.count += 16;
+            }
+            None => self.numbers.orphans += 1,
+        }
+    }
+
+    fn put_in_histogram(&mut self, series: SeriesRef, timestamp_ms: i64, histogram: &Arc<Histogram>) {
+        let pages = self.head.pages();
         let mut context = Self::context(&self.head, self.epoch, &mut self.sealer);
-        let mut slots: MutexGuard<'_, Vec<Series>> = self.pages[series.page()].series.lock();
+        let mut slots = pages[series.page()].series.lock();
         slots[series.slot()].active_s = self.now_s;
-        self.numbers.count(slots[series.slot()].append_histogram(timestamp_ms, &Arc::new(histogram), &mut context));
+        self.numbers.count(slots[series.slot()].append_histogram(timestamp_ms, histogram, &mut context));
         self.head.bytes.fetch_add(context.new_bytes, Ordering::Relaxed);
     }
 
@@ -134,7 +193,8 @@ impl HeadReplay {
     }
 
     /// Ends: what was read waits for the next cut.
-    pub fn finish(self) -> ReplayNumbers {
+    pub fn finish(mut self) -> ReplayNumbers {
+        self.put_in();
         self.head.samples.fetch_add(self.numbers.samples, Ordering::Relaxed);
         self.numbers
     }

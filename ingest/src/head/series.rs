@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use isobar_block::histogram::Counts;
 use isobar_block::{Histogram, Result, TimeRange};
 use parking_lot::Mutex;
 
@@ -53,8 +54,7 @@ pub struct Series {
     last_ms: i64,
     last_bits: u64,
     tail_base_ms: i64,
-    tail_offsets: Vec<u32>,
-    tail_values: Vec<f64>,
+    tail: Vec<TailSample>,
     chunks: Vec<Chunk>,
     rare: Option<Box<Rare>>,
     tail_epoch: u32,
@@ -64,6 +64,33 @@ pub struct Series {
     pub active_s: u32,
     /// Whether the series has left the head.
     pub gone: bool,
+}
+
+/// A raw sample, in twelve bytes.
+#[derive(Clone, Copy, Debug)]
+struct TailSample {
+    /// Milliseconds after the tail's first sample.
+    offset_ms: u32,
+    /// The halves of the value's bits; as one they would need four bytes more to be aligned.
+    bits: [u32; 2],
+}
+
+impl TailSample {
+    #[inline]
+    fn new(offset_ms: u32, value: f64) -> Self {
+        let bits = value.to_bits();
+        Self { offset_ms, bits: [bits as u32, (bits >> 32) as u32] }
+    }
+
+    #[inline]
+    fn bits(self) -> u64 {
+        u64::from(self.bits[0]) | u64::from(self.bits[1]) << 32
+    }
+
+    #[inline]
+    fn value(self) -> f64 {
+        f64::from_bits(self.bits())
+    }
 }
 
 /// What most series do not have.
@@ -93,8 +120,7 @@ impl Default for Series {
             last_ms: i64::MIN,
             last_bits: 0,
             tail_base_ms: 0,
-            tail_offsets: Vec::new(),
-            tail_values: Vec::new(),
+            tail: Vec::new(),
             chunks: Vec::new(),
             rare: None,
             tail_epoch: 0,
@@ -106,6 +132,12 @@ impl Default for Series {
 }
 
 impl Series {
+    /// Asks the processor for what appending will touch. Call it when the series itself has been asked for some time ago.
+    #[inline]
+    pub fn prefetch_tail(&self) {
+        super::page::prefetch(self.tail.as_ptr().wrapping_add(self.tail.len()));
+    }
+
     /// Whether a sample at that time would come out of order.
     #[inline]
     pub fn is_late(&self, timestamp_ms: i64) -> bool {
@@ -132,7 +164,7 @@ impl Series {
         }
         self.push_tail(timestamp_ms, histogram.sum, context);
         context.new_bytes += histogram_bytes(histogram);
-        let at = self.tail_values.len() as u32 - 1;
+        let at = self.tail.len() as u32 - 1;
         let rare = self.rare.get_or_insert_default();
         rare.tail_histograms.push((at, Arc::clone(histogram)));
         rare.last_histogram = Some(Arc::clone(histogram));
@@ -142,7 +174,7 @@ impl Series {
     #[inline]
     fn push_tail(&mut self, timestamp_ms: i64, value: f64, context: &mut AppendContext<'_>) {
         let mut offset = timestamp_ms.wrapping_sub(self.tail_base_ms) as u64;
-        let len = self.tail_values.len();
+        let len = self.tail.len();
         if len == 0 || len >= TAIL_SAMPLES || self.tail_epoch != context.epoch || offset > u64::from(u32::MAX) {
             if len > 0 {
                 self.seal_tail(context);
@@ -151,8 +183,7 @@ impl Series {
             self.tail_epoch = context.epoch;
             offset = 0;
         }
-        self.tail_offsets.push(offset as u32);
-        self.tail_values.push(value);
+        self.tail.push(TailSample::new(offset as u32, value));
         self.last_ms = timestamp_ms;
         self.last_bits = value.to_bits();
     }
@@ -161,7 +192,7 @@ impl Series {
     #[cold]
     fn seal_tail(&mut self, context: &mut AppendContext<'_>) {
         let mut from = self.chunks.len();
-        let mut total = self.tail_values.len();
+        let mut total = self.tail.len();
         while from > 0 && self.chunks[from - 1].epoch == self.tail_epoch && self.chunks[from - 1].len() + total <= CHUNK_SAMPLES {
             from -= 1;
             total += self.chunks[from].len();
@@ -172,9 +203,9 @@ impl Series {
         }
         let unsealed = &mut context.sealer.unsealed;
         let base = unsealed.values.len() as u32;
-        unsealed.millis.extend(self.tail_offsets.iter().map(|o| self.tail_base_ms + i64::from(*o)));
-        unsealed.values.append(&mut self.tail_values);
-        self.tail_offsets.clear();
+        unsealed.millis.extend(self.tail.iter().map(|s| self.tail_base_ms + i64::from(s.offset_ms)));
+        unsealed.values.extend(self.tail.iter().map(|s| s.value()));
+        self.tail.clear();
         if let Some(rare) = &mut self.rare {
             context.new_bytes -= rare.tail_histograms.iter().map(|(_, h)| histogram_bytes(h)).sum::<i64>();
             unsealed.histograms.extend(rare.tail_histograms.drain(..).map(|(at, h)| (base + at, h)));
@@ -245,11 +276,11 @@ impl Series {
     /// The sample at a timestamp, if the head has one.
     fn find(&self, timestamp_ms: i64) -> Result<Option<(u64, Option<Arc<Histogram>>)>> {
         if let Ok(offset) = u32::try_from(timestamp_ms.wrapping_sub(self.tail_base_ms))
-            && let Ok(at) = self.tail_offsets.binary_search(&offset)
+            && let Ok(at) = self.tail.binary_search_by_key(&offset, |s| s.offset_ms)
         {
             let histograms = self.rare.as_ref().map_or(&[][..], |r| &r.tail_histograms);
             let histogram = histograms.iter().find(|(i, _)| *i as usize == at).map(|(_, h)| Arc::clone(h));
-            return Ok(Some((self.tail_values[at].to_bits(), histogram)));
+            return Ok(Some((self.tail[at].bits(), histogram)));
         }
         let range = TimeRange::new(timestamp_ms, timestamp_ms)?;
         let at = self.chunks.partition_point(|c| c.times.last_ms < timestamp_ms);
@@ -277,8 +308,8 @@ impl Series {
         if let (Some(first), Some(last)) = (self.chunks.first(), self.chunks.last()) {
             add(first.times.first_ms, last.times.last_ms);
         }
-        if let (Some(first), Some(last)) = (self.tail_offsets.first(), self.tail_offsets.last()) {
-            add(self.tail_base_ms + i64::from(*first), self.tail_base_ms + i64::from(*last));
+        if let (Some(first), Some(last)) = (self.tail.first(), self.tail.last()) {
+            add(self.tail_base_ms + i64::from(first.offset_ms), self.tail_base_ms + i64::from(last.offset_ms));
         }
         if let Some(rare) = &self.rare {
             rare.late_chunks.iter().for_each(|c| add(c.times.first_ms, c.times.last_ms));
@@ -295,7 +326,7 @@ impl Series {
     /// Whether the head holds nothing of the series but its name.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
-            && self.tail_values.is_empty()
+            && self.tail.is_empty()
             && self.rare.as_ref().is_none_or(|r| r.late.is_empty() && r.late_chunks.is_empty())
     }
 
@@ -304,11 +335,11 @@ impl Series {
         for chunk in self.chunks.iter().filter(|c| c.epoch <= max_epoch && c.times.overlaps(range)) {
             out.push_chunk(chunk)?;
         }
-        if !self.tail_values.is_empty() && self.tail_epoch <= max_epoch {
+        if !self.tail.is_empty() && self.tail_epoch <= max_epoch {
             let base = out.values.len() as u32;
             out.tail_base_ms = self.tail_base_ms;
-            out.tail_offsets.extend_from_slice(&self.tail_offsets);
-            out.values.extend_from_slice(&self.tail_values);
+            out.tail_offsets.extend(self.tail.iter().map(|s| s.offset_ms));
+            out.values.extend(self.tail.iter().map(|s| s.value()));
             if let Some(rare) = &self.rare {
                 out.histograms.extend(rare.tail_histograms.iter().map(|(at, h)| (base + at, Arc::clone(h))));
             }
@@ -342,8 +373,7 @@ impl Series {
             }
         }
         if self.tail_epoch <= max_epoch {
-            self.tail_offsets.clear();
-            self.tail_values.clear();
+            self.tail.clear();
             if let Some(rare) = &mut self.rare {
                 freed += rare.tail_histograms.drain(..).map(|(_, h)| histogram_bytes(&h)).sum::<i64>();
             }
@@ -380,7 +410,6 @@ impl Rare {
 }
 
 fn histogram_bytes(histogram: &Histogram) -> i64 {
-    use isobar_block::histogram::Counts;
     let buckets = match &histogram.counts {
         Counts::Integer { positive, negative, .. } => positive.len() + negative.len(),
         Counts::Float { positive, negative, .. } => positive.len() + negative.len(),
@@ -389,10 +418,14 @@ fn histogram_bytes(histogram: &Histogram) -> i64 {
     (size_of::<Histogram>() + 8 * (buckets + spans + histogram.custom_bounds.len())) as i64
 }
 
+/// Floats are compared by their bits: a NaN is equal to itself here.
 fn equal_but_sum(a: &Histogram, b: &Histogram) -> bool {
+    let same = |x: &[f64], y: &[f64]| x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.to_bits() == y.to_bits());
     let counts = match (&a.counts, &b.counts) {
-        // Counts of a stale marker may be anything, NaN among it.
-        _ if isobar_block::is_stale(a.sum) && isobar_block::is_stale(b.sum) => true,
+        (
+            Counts::Float { count, zero, positive, negative },
+            Counts::Float { count: other_count, zero: other_zero, positive: other_positive, negative: other_negative },
+        ) => same(&[*count, *zero], &[*other_count, *other_zero]) && same(positive, other_positive) && same(negative, other_negative),
         (x, y) => x == y,
     };
     counts
@@ -401,7 +434,7 @@ fn equal_but_sum(a: &Histogram, b: &Histogram) -> bool {
         && a.zero_threshold.to_bits() == b.zero_threshold.to_bits()
         && a.positive_spans == b.positive_spans
         && a.negative_spans == b.negative_spans
-        && a.custom_bounds == b.custom_bounds
+        && same(&a.custom_bounds, &b.custom_bounds)
 }
 
 /// Samples of one series as they are stored, before their timestamps are decoded.

@@ -30,12 +30,12 @@ pub(super) struct Refusal {
     status: StatusCode,
     message: String,
     retry_after: Option<Duration>,
-    outcome: WriteOutcome,
+    outcome: Box<WriteOutcome>,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), retry_after: None, outcome: WriteOutcome::default() }
+        Self { status, message: message.into(), retry_after: None, outcome: Box::default() }
     }
 
     pub(super) fn retry(status: StatusCode, message: impl Into<String>, after: Duration) -> Self {
@@ -64,7 +64,7 @@ impl From<WriteError> for Refusal {
                 (StatusCode::INTERNAL_SERVER_ERROR, outcome)
             }
         };
-        Self { status, message, retry_after, outcome: *outcome }
+        Self { status, message, retry_after, outcome }
     }
 }
 
@@ -81,7 +81,7 @@ pub(super) fn remote_write(protocol: Protocol, result: Result<WriteOutcome, Refu
                 0 => (StatusCode::NO_CONTENT, String::new()),
                 _ => (StatusCode::BAD_REQUEST, rejected.to_string()),
             };
-            Refusal { outcome, ..Refusal::new(status, message) }
+            Refusal { outcome: Box::new(outcome), ..Refusal::new(status, message) }
         }
         Err(refusal) => refusal,
     };

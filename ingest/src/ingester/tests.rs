@@ -53,7 +53,7 @@ impl Store {
             ingester.stopping.store(true, Ordering::Release);
             ingester.wake.notify_one();
             drop(ingester);
-            while gone.strong_count() > 0 {
+            while gone.strong_count() > 0 || DirLock::take(&self.config.wal_dir).is_err() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
@@ -161,9 +161,9 @@ async fn rejects_what_the_rules_say_and_keeps_the_rest() {
     assert_eq!(write(&[(0, 1.0), (BASE_MS, 2.0)]).await, (2, vec![]), "an empty store takes any old timestamp");
     assert_eq!(write(&[(BASE_MS, 2.0)]).await, (1, vec![]), "an exact repeat is silent");
     assert_eq!(write(&[(BASE_MS, 3.0), (BASE_MS + 1, 3.0)]).await, (1, vec![("duplicate_timestamp", 1)]));
-    assert_eq!(write(&[(BASE_MS - 7_200_000, 3.0)]).await, (1, vec![]), "within the window");
-    assert_eq!(write(&[(BASE_MS - 7_200_000, 4.0)]).await, (0, vec![("duplicate_timestamp", 1)]));
-    assert_eq!(write(&[(BASE_MS - 7_200_001, 3.0)]).await, (0, vec![("too_old", 1)]));
+    assert_eq!(write(&[(BASE_MS + 1 - 7_200_000, 3.0)]).await, (1, vec![]), "within the window");
+    assert_eq!(write(&[(BASE_MS + 1 - 7_200_000, 4.0)]).await, (0, vec![("duplicate_timestamp", 1)]));
+    assert_eq!(write(&[(BASE_MS - 7_200_000, 3.0)]).await, (0, vec![("too_old", 1)]));
     let now = time::now_ms();
     assert_eq!(write(&[(now + 3_600_000, 1.0), (now + 300_000, 1.0)]).await, (1, vec![("too_far_in_future", 1)]));
     let no_name =

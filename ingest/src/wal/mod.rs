@@ -135,7 +135,7 @@ impl Wal {
             queue: Mutex::new(queue),
             work: Condvar::new(),
             arriving: AtomicUsize::new(0),
-            total_bytes: AtomicU64::new(old_bytes),
+            total_bytes: AtomicU64::new(old_bytes + segment::HEADER_BYTES),
             metrics,
         });
         let writer = Writer { shared: Arc::clone(&shared), file };
@@ -258,8 +258,9 @@ impl Wal {
             let path = segment::path(dir, old);
             let bytes = std::fs::metadata(&path).map(|m| m.len()).unwrap_or(0);
             std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
-            let left = self.shared.total_bytes.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
-            self.shared.metrics.bytes.set(left as i64);
+            let left = |total: u64| Some(total.saturating_sub(bytes));
+            let _ = self.shared.total_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+            self.shared.metrics.bytes.set(self.total_bytes() as i64);
         }
         segment::sync_dir(dir).map_err(|e| Error::io(dir, e))
     }
@@ -296,7 +297,11 @@ impl Writer {
             }
             self.done(batch);
         }
-        self.file.mark_idle();
+        self.mark_idle();
+    }
+
+    fn mark_idle(&mut self) {
+        self.shared.total_bytes.fetch_add(self.file.mark_idle(), Ordering::Relaxed);
     }
 
     /// The next batch; `None` when the log is closed and nothing is queued.
@@ -311,7 +316,7 @@ impl Writer {
             if marked {
                 shared.work.wait(&mut queue);
             } else if shared.work.wait_for(&mut queue, IDLE_TIME).timed_out() && queue.batches.is_empty() {
-                self.file.mark_idle();
+                self.mark_idle();
                 marked = true;
             }
         }

@@ -133,15 +133,16 @@ impl SegmentFile {
         Ok(start.elapsed())
     }
 
-    /// Marks, without waiting for the disk, that everything until here is durable.
-    pub fn mark_idle(&mut self) {
+    /// Marks, without waiting for the disk, that everything until here is durable. Returns how many bytes that took.
+    pub fn mark_idle(&mut self) -> u64 {
         let mut marker = Vec::with_capacity(BATCH_MARKER_BYTES);
         push_batch_marker(&mut marker, self.durable_bytes);
         if self.file.write_all_at(&marker, self.durable_bytes).is_ok() {
             self.durable_bytes += marker.len() as u64;
-        } else {
-            let _ = self.file.set_len(self.durable_bytes);
+            return marker.len() as u64;
         }
+        let _ = self.file.set_len(self.durable_bytes);
+        0
     }
 
     fn rewrite(&mut self) -> io::Result<()> {

@@ -9,8 +9,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use hashbrown::HashMap;
-use isobar_block::{Labels, SampleBuf, TimeRange, is_stale};
+use isobar_block::{Histogram, Labels, SampleBuf, TimeRange, is_stale};
 
+use crate::exec::cells::{Cell, leave_out_histograms};
 use crate::exec::chunk::{Chunk, any_present, labels_from_bytes, present};
 use crate::exec::context::QueryContext;
 use crate::exec::labels::{DROP_MARK, LabelRule};
@@ -77,7 +78,7 @@ async fn collect_rows(plan: Arc<dyn ExecutionPlan>, names: Names, query: &Arc<Qu
         query.check_canceled()?;
         result.add(batch)?;
     }
-    Ok(result.rows)
+    Ok(result.finish())
 }
 
 /// Rows of the answer so far. A series that comes in several rows, none of which has a value where another has one, is one.
@@ -108,10 +109,18 @@ impl<'a> Collected<'a> {
         self.reservation.try_grow(chunk.size_bytes()).map_err(from_datafusion)?;
         for row in 0..chunk.len() {
             if any_present(chunk.row(row)) {
-                self.add_row(self.final_labels(&chunk, row), chunk.row(row))?;
+                self.add_row(self.final_labels(&chunk, row), chunk.row(row), chunk.cells(row))?;
             }
         }
         Ok(())
+    }
+
+    fn finish(mut self) -> Rows {
+        if !self.rows.histograms.is_empty() {
+            leave_out_histograms(&mut self.rows.values);
+            self.rows.histograms.sort_by_key(|(row, step, _)| (*row, *step));
+        }
+        self.rows
     }
 
     fn final_labels(&self, chunk: &Chunk, row: usize) -> Labels {
@@ -129,10 +138,11 @@ impl<'a> Collected<'a> {
         labels_from_bytes(&bytes).to_owned()
     }
 
-    fn add_row(&mut self, labels: Labels, values: &[f64]) -> Result<()> {
+    fn add_row(&mut self, labels: Labels, values: &[f64], cells: &[Cell]) -> Result<()> {
         let steps = self.rows.grid.len;
         let next = self.rows.labels.len();
         let row = *self.index.entry(labels.clone()).or_insert(next);
+        self.rows.histograms.extend(cells.iter().map(|c| (row as u32, c.step, Arc::new(Histogram::from(&*c.histogram)))));
         if row == next {
             self.rows.labels.push(labels);
             self.rows.values.extend_from_slice(values);
@@ -183,7 +193,11 @@ async fn collect_raw(raw: RawPlan, query: &Arc<QueryContext>, task: &Arc<TaskCon
                 floats: values.iter().enumerate().filter(|(_, v)| present(**v)).map(|(i, v)| (grid.at(i), *v)).collect(),
                 histograms: Vec::new(),
             });
-            Ok(series.collect())
+            let mut series: Vec<RawSeries> = series.collect();
+            for (row, step, histogram) in &rows.histograms {
+                series[*row as usize].histograms.push((grid.at(*step as usize), Arc::clone(histogram)));
+            }
+            Ok(series)
         }
     }
 }
@@ -196,13 +210,13 @@ async fn read_samples(selection: &Selection, range: TimeRange, query: &Arc<Query
         let mut reader = SeriesReader::new(selection, &rows, Arc::clone(query));
         while reader.advance().await? {
             query.check_canceled()?;
-            let samples = reader.read()?;
+            let (labels, samples) = reader.read()?;
             since_pause += samples.len();
             let (floats, histograms) = in_range(samples, range);
             query.hold_samples(floats.len() + histograms.len())?;
             reservation.try_grow(floats.len() * size_of::<(i64, f64)>() + size_of::<RawSeries>()).map_err(from_datafusion)?;
             if !floats.is_empty() || !histograms.is_empty() {
-                all.push(RawSeries { labels: reader.labels().to_owned(), floats, histograms });
+                all.push(RawSeries { labels: labels.to_owned(), floats, histograms });
             }
             if since_pause > PAUSE_AFTER_SAMPLES {
                 since_pause = 0;
@@ -213,7 +227,7 @@ async fn read_samples(selection: &Selection, range: TimeRange, query: &Arc<Query
     Ok(all)
 }
 
-type RawSamples = (Vec<(i64, f64)>, Vec<(i64, Arc<isobar_block::Histogram>)>);
+type RawSamples = (Vec<(i64, f64)>, Vec<(i64, Arc<Histogram>)>);
 
 fn in_range(samples: &SampleBuf, range: TimeRange) -> RawSamples {
     let from = samples.timestamps.partition_point(|t| *t < range.start_ms());

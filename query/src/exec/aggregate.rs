@@ -1,10 +1,13 @@
 //! `sum`, `avg`, `min`, `max`, `count`, `group`, `stddev` and `stdvar` as aggregate functions of DataFusion whose values are
-//! whole vectors: state is one or a few columns of vectors, so that partial results travel as record batches.
+//! whole vectors: state is one or a few columns of vectors, so that partial results travel as record batches. Sums of native
+//! histograms are a column of their own ([`histograms`]).
+
+mod histograms;
 
 use std::hash::Hash;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{ScalarValue, internal_err, not_impl_err};
 use datafusion::error::Result;
@@ -12,8 +15,14 @@ use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility};
 
-use super::chunk::{self, flat_values, values_array, values_type};
+use super::annotate::{self, Combining};
+use super::cells::{CELLS_TYPE, Cell, HISTOGRAM, cells_array, cells_of, leave_out_histograms};
+use super::chunk::{ABSENT, flat_values, present, result_fields, result_type, values_array, values_type};
+use super::context::QueryContext;
 use crate::kernel::aggregate::{self as kernel, Init};
+use crate::promql::ast::Span;
+
+use histograms::HistogramSums;
 
 /// The aggregations that keep one vector of state, or a few, for each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,9 +62,33 @@ impl VectorAggregate {
         }
     }
 
-    /// The function for vectors of `steps` values, of which about `groups` are made.
-    pub fn function(self, steps: usize, groups: usize) -> Arc<AggregateUDF> {
-        Arc::new(AggregateUDF::from(VectorFunction { aggregate: self, steps, groups, signature: Signature::any(1, Volatility::Immutable) }))
+    /// The function for vectors of `steps` values, of which about `groups` are made. It is called with a value column and a
+    /// histogram column.
+    pub fn function(self, steps: usize, groups: usize, place: Place) -> Arc<AggregateUDF> {
+        Arc::new(AggregateUDF::from(VectorFunction { aggregate: self, steps, groups, place, signature: Signature::any(2, Volatility::Immutable) }))
+    }
+}
+
+/// Where annotations go, and what they are about.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The query.
+    pub query: Arc<QueryContext>,
+    /// What is aggregated.
+    pub span: Span,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.query, &other.query) && self.span == other.span
+    }
+}
+
+impl Eq for Place {}
+
+impl Hash for Place {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.span.hash(state);
     }
 }
 
@@ -64,6 +97,7 @@ struct VectorFunction {
     aggregate: VectorAggregate,
     steps: usize,
     groups: usize,
+    place: Place,
     signature: Signature,
 }
 
@@ -77,7 +111,7 @@ impl AggregateUDFImpl for VectorFunction {
     }
 
     fn return_type(&self, _: &[DataType]) -> Result<DataType> {
-        Ok(values_type(self.steps))
+        Ok(result_type(self.steps))
     }
 
     fn is_nullable(&self) -> bool {
@@ -90,7 +124,8 @@ impl AggregateUDFImpl for VectorFunction {
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         let field = |i| Arc::new(Field::new(format!("{}[{i}]", args.name), values_type(self.steps), false));
-        Ok((0..self.aggregate.state().len()).map(field).collect())
+        let histograms = Arc::new(Field::new(format!("{}[histograms]", args.name), CELLS_TYPE, true));
+        Ok((0..self.aggregate.state().len()).map(field).chain([histograms]).collect())
     }
 
     fn groups_accumulator_supported(&self, _: AccumulatorArgs<'_>) -> bool {
@@ -104,6 +139,9 @@ impl AggregateUDFImpl for VectorFunction {
             expected_groups: self.groups,
             groups: 0,
             columns: self.aggregate.state().iter().map(|_| Vec::new()).collect(),
+            histograms: HistogramSums::default(),
+            place: self.place.clone(),
+            masked: Vec::new(),
         }))
     }
 
@@ -123,6 +161,9 @@ struct VectorAccumulator {
     expected_groups: usize,
     groups: usize,
     columns: Vec<Vec<f64>>,
+    histograms: HistogramSums,
+    place: Place,
+    masked: Vec<f64>,
 }
 
 impl VectorAccumulator {
@@ -173,10 +214,7 @@ impl VectorAccumulator {
 
     /// Takes the state of the first groups out, column by column.
     fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<f64>> {
-        let groups = match emit_to {
-            EmitTo::All => self.groups,
-            EmitTo::First(n) => n,
-        };
+        let groups = self.emitted(emit_to);
         let emit = match emit_to {
             EmitTo::All => EmitTo::All,
             EmitTo::First(n) => EmitTo::First(n * self.steps),
@@ -186,7 +224,7 @@ impl VectorAccumulator {
     }
 
     fn finish(&self, mut columns: Vec<Vec<f64>>) -> Vec<f64> {
-        let mut out = vec![chunk::ABSENT; columns[0].len()];
+        let mut out = vec![ABSENT; columns[0].len()];
         match (self.aggregate, columns.as_slice()) {
             (VectorAggregate::Sum, [sum, comp]) => kernel::sum_finish(sum, comp, &mut out),
             (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_finish(sum, comp, count, &mut out),
@@ -197,22 +235,79 @@ impl VectorAccumulator {
         }
         out
     }
+
+    /// Takes the histograms of a batch into account; gives its values as the float state should see them.
+    fn update_histograms(&mut self, flat: &[f64], cells: &[Cell], group_indices: &[usize]) {
+        self.masked.clear();
+        self.masked.extend_from_slice(flat);
+        match self.aggregate {
+            // These only ask whether there is a sample.
+            VectorAggregate::Count | VectorAggregate::Group => return,
+            VectorAggregate::Sum | VectorAggregate::Avg => {
+                for cell in cells {
+                    self.histograms.update(group_indices[cell.row as usize], std::slice::from_ref(cell));
+                }
+            }
+            other => annotate::ignored_in_aggregation(&self.place.query, self.place.span, other.name()),
+        }
+        leave_out_histograms(&mut self.masked);
+    }
+
+    /// Puts histograms into the results; a group with both floats and histograms has none.
+    fn finish_histograms(&mut self, emit_to: EmitTo, groups: usize, values: &mut [f64]) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for (group, step, histogram) in self.histograms.finish(emit_to, groups, self.aggregate == VectorAggregate::Avg) {
+            let value = &mut values[group * self.steps + step as usize];
+            if present(*value) {
+                annotate::mixed_in_aggregation(&self.place.query, self.place.span);
+                *value = ABSENT;
+            } else if let Some(histogram) = histogram {
+                *value = HISTOGRAM;
+                cells.push(Cell { row: group as u32, step, histogram });
+            }
+        }
+        let notes = std::mem::take(&mut self.histograms.notes);
+        annotate::window_notes(&self.place.query, self.place.span, notes, Combining::Aggregation(""));
+        cells
+    }
+
+    fn emitted(&self, emit_to: EmitTo) -> usize {
+        match emit_to {
+            EmitTo::All => self.groups,
+            EmitTo::First(n) => n,
+        }
+    }
 }
 
 impl GroupsAccumulator for VectorAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], filter: Option<&BooleanArray>, total_num_groups: usize) -> Result<()> {
         self.grow(total_num_groups);
-        let flat = flat_values(&values[0])?;
-        for (i, (row, group)) in flat.values().chunks_exact(self.steps).zip(group_indices).enumerate() {
-            if filter.is_none_or(|f| f.is_valid(i) && f.value(i)) {
+        if filter.is_some() {
+            return internal_err!("aggregations of vectors have no filter");
+        }
+        let flat = flat_values(&values[0])?.values();
+        let cells = cells_of(&values[1])?;
+        if cells.is_empty() {
+            for (row, group) in flat.chunks_exact(self.steps).zip(group_indices) {
                 self.update(*group, row);
             }
+            return Ok(());
         }
+        self.update_histograms(flat, &cells, group_indices);
+        let masked = std::mem::take(&mut self.masked);
+        for (row, group) in masked.chunks_exact(self.steps).zip(group_indices) {
+            self.update(*group, row);
+        }
+        self.masked = masked;
         Ok(())
     }
 
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         self.grow(total_num_groups);
+        let Some((histograms, values)) = values.split_last() else {
+            return internal_err!("an aggregation has no state");
+        };
+        self.histograms.merge(histograms, group_indices)?;
         let columns = values.iter().map(|v| Ok(&flat_values(v)?.values()[..])).collect::<Result<Vec<&[f64]>>>()?;
         let mut rows: Vec<&[f64]> = Vec::with_capacity(columns.len());
         for (i, group) in group_indices.iter().enumerate() {
@@ -224,23 +319,40 @@ impl GroupsAccumulator for VectorAccumulator {
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let groups = self.emitted(emit_to);
         let columns = self.take(emit_to);
-        Ok(Arc::new(values_array(self.steps, self.finish(columns))?))
+        let mut values = self.finish(columns);
+        let cells = self.finish_histograms(emit_to, groups, &mut values);
+        let columns: Vec<ArrayRef> = vec![Arc::new(values_array(self.steps, values)?), cells_array(groups, &cells)];
+        Ok(Arc::new(StructArray::try_new(result_fields(self.steps), columns, None)?))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        self.take(emit_to).into_iter().map(|column| Ok(Arc::new(values_array(self.steps, column)?) as ArrayRef)).collect()
+        let histograms = self.histograms.state(emit_to, self.emitted(emit_to));
+        let notes = std::mem::take(&mut self.histograms.notes);
+        annotate::window_notes(&self.place.query, self.place.span, notes, Combining::Aggregation(""));
+        let columns = self.take(emit_to).into_iter().map(|column| Ok(Arc::new(values_array(self.steps, column)?) as ArrayRef));
+        columns.chain([Ok(histograms)]).collect()
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let rows = values[0].len();
-        let mut single = Self { aggregate: self.aggregate, steps: self.steps, expected_groups: rows, groups: 0, columns: self.columns.iter().map(|_| Vec::new()).collect() };
+        let mut single = Self {
+            aggregate: self.aggregate,
+            steps: self.steps,
+            expected_groups: rows,
+            groups: 0,
+            columns: self.columns.iter().map(|_| Vec::new()).collect(),
+            histograms: HistogramSums::default(),
+            place: self.place.clone(),
+            masked: Vec::new(),
+        };
         let groups: Vec<usize> = (0..rows).collect();
         single.update_batch(values, &groups, filter, rows)?;
         single.state(EmitTo::All)
     }
 
     fn size(&self) -> usize {
-        self.columns.iter().map(|c| c.capacity() * size_of::<f64>()).sum()
+        self.columns.iter().map(|c| c.capacity() * size_of::<f64>()).sum::<usize>() + self.histograms.size_bytes()
     }
 }

@@ -1,28 +1,36 @@
 //! Rows as operators work on them, and their form as record batches.
 //!
-//! A batch has the columns `labels: BinaryView` (the canonical bytes of the current expression's label set) and
-//! `values: FixedSizeList<Float64, steps>`, where the stale marker's bits stand for "no sample". Nothing is ever null.
+//! A batch has the columns `labels: BinaryView` (the canonical bytes of the current expression's label set),
+//! `values: FixedSizeList<Float64, steps>`, where the stale marker's bits stand for "no sample", and `histograms: Binary`, null
+//! for all rows that have none (see [`super::cells`]). An aggregation gives the last two as one struct.
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, BinaryViewBuilder, FixedSizeListArray, Float64Array};
 use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::{DataFusionError, Result};
 use isobar_block::sample::STALE_NAN_BITS;
 use isobar_block::{LabelsRef, is_stale};
 
+use super::cells::{CELLS_TYPE, Cell, cells_array, cells_of, is_histogram, leave_out_histograms};
+
 /// Position of the label column.
 pub const LABELS: usize = 0;
 /// Position of the value column.
 pub const VALUES: usize = 1;
+/// Position of the histogram column.
+pub const HISTOGRAMS: usize = 2;
 
 /// The bits that stand for "no sample".
 pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
 
 /// Most values in one batch that an operator makes; more rows are cut into several.
 pub const BATCH_VALUES: usize = 32_768;
+
+/// What a histogram is counted for in memory: its struct and some ten buckets.
+const CELL_BYTES: usize = 512;
 
 /// Rows in a batch of vectors with `steps` values: enough to spread the fixed costs, few enough to cancel promptly.
 pub fn batch_rows(steps: usize) -> usize {
@@ -41,7 +49,21 @@ pub fn values_type(steps: usize) -> DataType {
 
 /// The schema of vectors with `steps` values.
 pub fn schema(steps: usize) -> SchemaRef {
-    Arc::new(Schema::new(vec![Field::new("labels", DataType::BinaryView, false), Field::new("values", values_type(steps), false)]))
+    Arc::new(Schema::new(vec![
+        Field::new("labels", DataType::BinaryView, false),
+        Field::new("values", values_type(steps), false),
+        Field::new("histograms", CELLS_TYPE, true),
+    ]))
+}
+
+/// The type of what an aggregation gives: values and histograms.
+pub fn result_type(steps: usize) -> DataType {
+    DataType::Struct(result_fields(steps))
+}
+
+/// The fields of [`result_type`].
+pub fn result_fields(steps: usize) -> Fields {
+    Fields::from(vec![Field::new("values", values_type(steps), false), Field::new("histograms", CELLS_TYPE, true)])
 }
 
 /// Wraps values, `steps` for each row, as a value column.
@@ -71,6 +93,8 @@ pub struct Chunk {
     pub labels: BinaryViewArray,
     /// Row after row, `steps` values each.
     pub values: Vec<f64>,
+    /// The native histograms, ascending by row and step; the value at these places is [`super::cells::HISTOGRAM`].
+    pub cells: Vec<Cell>,
 }
 
 impl Chunk {
@@ -106,9 +130,25 @@ impl Chunk {
         &self.values[row * self.steps..][..self.steps]
     }
 
+    /// Histograms of a row.
+    pub fn cells(&self, row: usize) -> &[Cell] {
+        let from = self.cells.partition_point(|c| (c.row as usize) < row);
+        let count = self.cells[from..].partition_point(|c| c.row as usize == row);
+        &self.cells[from..from + count]
+    }
+
+    /// The rows without their histograms.
+    pub fn floats_only(mut self) -> Self {
+        if !self.cells.is_empty() {
+            leave_out_histograms(&mut self.values);
+            self.cells.clear();
+        }
+        self
+    }
+
     /// Bytes that the rows take, for memory accounting.
     pub fn size_bytes(&self) -> usize {
-        self.values.capacity() * size_of::<f64>() + self.labels.get_array_memory_size()
+        self.values.capacity() * size_of::<f64>() + self.labels.get_array_memory_size() + self.cells.len() * CELL_BYTES
     }
 
     /// All rows of several chunks.
@@ -119,7 +159,7 @@ impl Chunk {
         let mut all = ChunkBuilder::new(steps, chunks.iter().map(Self::len).sum());
         for chunk in chunks {
             for row in 0..chunk.len() {
-                all.push(chunk.labels(row), chunk.row(row));
+                all.push_row(&chunk, row);
             }
         }
         all.finish()
@@ -130,17 +170,22 @@ impl Chunk {
     /// # Errors
     /// If the batch has another schema.
     pub fn from_batch(batch: RecordBatch) -> Result<Self> {
-        let (_, columns, rows) = batch.into_parts();
+        let (_, mut columns, rows) = batch.into_parts();
+        if let Some(both) = columns.get(VALUES).and_then(|c| c.as_struct_opt()) {
+            let inner = both.columns().to_vec();
+            columns.truncate(VALUES);
+            columns.extend(inner);
+        }
         let mut columns = columns.into_iter();
-        let (Some(labels), Some(values)) = (columns.next(), columns.next()) else {
-            return Err(DataFusionError::Internal("a batch has no labels or no values".into()));
+        let (Some(labels), Some(values), Some(cells)) = (columns.next(), columns.next(), columns.next()) else {
+            return Err(DataFusionError::Internal("a batch has no labels, no values or no histograms".into()));
         };
         let labels = labels.as_binary_view_opt().cloned().ok_or_else(|| DataFusionError::Internal("a label column is not binary".into()))?;
         let floats = flat_values(&values)?.values().clone();
         drop(values);
         let steps = if rows == 0 { 0 } else { floats.len() / rows };
         let values = floats.into_inner().into_vec::<f64>().unwrap_or_else(|shared| ScalarBuffer::<f64>::from(shared).to_vec());
-        Ok(Self { steps, labels, values })
+        Ok(Self { steps, labels, values, cells: cells_of(&cells)? })
     }
 
     /// The rows as a batch of [`schema`].
@@ -149,7 +194,8 @@ impl Chunk {
     /// If the number of values does not fit the number of rows.
     pub fn into_batch(self, schema: SchemaRef) -> Result<RecordBatch> {
         let values = values_array(self.steps, self.values)?;
-        Ok(RecordBatch::try_new(schema, vec![Arc::new(self.labels), Arc::new(values)])?)
+        let cells = cells_array(self.labels.len(), &self.cells);
+        Ok(RecordBatch::try_new(schema, vec![Arc::new(self.labels), Arc::new(values), cells])?)
     }
 }
 
@@ -172,13 +218,14 @@ pub struct ChunkBuilder {
     /// The values so far. Whoever appends here directly appends `steps` of them, and the labels with
     /// [`ChunkBuilder::push_labels`].
     pub values: Vec<f64>,
+    cells: Vec<Cell>,
     rows: usize,
 }
 
 impl ChunkBuilder {
     /// Makes room for `rows` rows.
     pub fn new(steps: usize, rows: usize) -> Self {
-        Self { steps, labels: BinaryViewBuilder::with_capacity(rows), values: Vec::with_capacity(rows * steps), rows: 0 }
+        Self { steps, labels: BinaryViewBuilder::with_capacity(rows), values: Vec::with_capacity(rows * steps), cells: Vec::new(), rows: 0 }
     }
 
     /// Number of rows so far.
@@ -203,6 +250,32 @@ impl ChunkBuilder {
         self.push_labels(labels);
     }
 
+    /// Appends a row of another chunk.
+    pub fn push_row(&mut self, chunk: &Chunk, row: usize) {
+        self.push_with(chunk.labels(row), chunk.row(row), chunk.cells(row));
+    }
+
+    /// Appends a row; of the histograms those remain at whose step the values have the marker.
+    pub fn push_with(&mut self, labels: LabelsRef<'_>, values: &[f64], cells: &[Cell]) {
+        self.add_cells(cells, |step| is_histogram(values[step]));
+        self.push(labels, values);
+    }
+
+    /// Adds histograms to the row that is being made, those at whose step `keep` says so.
+    pub fn add_cells(&mut self, cells: &[Cell], keep: impl Fn(usize) -> bool) {
+        let row = self.rows;
+        self.cells.extend(cells.iter().filter(|c| keep(c.step as usize)).map(|c| c.in_row(row)));
+    }
+
+    /// Takes back the values and histograms of the row that is being made.
+    pub fn discard_row(&mut self) {
+        self.values.truncate(self.rows * self.steps);
+        let rows = self.rows as u32;
+        while self.cells.last().is_some_and(|c| c.row >= rows) {
+            self.cells.pop();
+        }
+    }
+
     /// Appends the labels of a row whose values are in [`ChunkBuilder::values`] already.
     pub fn push_labels(&mut self, labels: LabelsRef<'_>) {
         self.labels.append_value(labels.as_bytes());
@@ -224,7 +297,7 @@ impl ChunkBuilder {
     pub fn finish(&mut self) -> Chunk {
         self.rows = 0;
         let values = std::mem::take(&mut self.values);
-        Chunk { steps: self.steps, labels: self.labels.finish(), values }
+        Chunk { steps: self.steps, labels: self.labels.finish(), values, cells: std::mem::take(&mut self.cells) }
     }
 }
 

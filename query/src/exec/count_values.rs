@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::cells::is_histogram;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, labels_from_bytes, present};
 use super::context::QueryContext;
-use super::format::go_decimal;
+use super::format::{go_decimal, histogram_text};
 use super::labels::with_label;
 use super::operator::{Operator, Worker};
 use crate::result::Result;
@@ -54,12 +55,14 @@ impl Worker for Counting {
             self.query.check_canceled()?;
             // Neighbouring steps often have the same value.
             let mut last: Option<(u64, usize)> = None;
+            let mut cells = input.cells(row).iter();
             for (step, v) in input.row(row).iter().enumerate().filter(|(_, v)| present(**v)) {
                 let target = match last {
-                    Some((bits, target)) if bits == v.to_bits() => target,
+                    Some((bits, target)) if bits == v.to_bits() && !is_histogram(*v) => target,
                     _ => {
                         key.clear();
-                        with_label(input.labels(row), &self.label, &go_decimal(*v), &mut key);
+                        let text = if is_histogram(*v) { cells.next().map(|c| histogram_text(&c.histogram)).unwrap_or_default() } else { go_decimal(*v) };
+                        with_label(input.labels(row), &self.label, &text, &mut key);
                         match self.rows.get(&key) {
                             Some(target) => *target,
                             None => {

@@ -1,5 +1,10 @@
 //! Numbers as Go prints them, for texts that have to be those of Prometheus.
 
+use isobar_block::Histogram;
+
+use crate::http::buckets::api_buckets;
+use crate::kernel::histogram::FloatHistogram;
+
 /// `%g` of a float: the shortest form that reads back as the same number, exponents as Go writes them.
 pub fn go_float(v: f64) -> String {
     if v.is_nan() {
@@ -17,6 +22,22 @@ pub fn go_decimal(v: f64) -> String {
         return go_float(v);
     }
     format!("{v}")
+}
+
+/// A histogram as Prometheus prints it: `{count:4, sum:10, (0.5,1]:1, …}`.
+pub fn histogram_text(histogram: &FloatHistogram) -> String {
+    let mut text = format!("{{count:{}, sum:{}", go_float(histogram.count()), go_float(histogram.sum()));
+    for (rule, lower, upper, count) in api_buckets(&Histogram::from(histogram)) {
+        let (open, close) = match rule {
+            0 => ('(', ']'),
+            1 => ('[', ')'),
+            2 => ('(', ')'),
+            _ => ('[', ']'),
+        };
+        text.push_str(&format!(", {open}{},{}{close}:{}", go_float(lower), go_float(upper), go_float(count)));
+    }
+    text.push('}');
+    text
 }
 
 fn with_exponent(v: f64, from: i32) -> String {

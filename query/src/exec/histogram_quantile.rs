@@ -1,5 +1,5 @@
-//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` of classic histograms: rows that differ in the label
-//! `le` only are the buckets of one histogram.
+//! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction`. Of classic histograms, rows that differ in the label
+//! `le` only are the buckets of one histogram; native histograms are computed one by one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,6 +7,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::LabelsRef;
 
+use super::annotate;
+use super::cells::is_histogram;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, labels_from_bytes, present};
 use super::context::QueryContext;
 use super::labels::{DROP_MARK, LabelRule, with_label};
@@ -14,6 +16,7 @@ use super::operator::{Operator, WholeWorker, Worker};
 use super::scalar::side_params;
 use super::scan::{Param, warn_quantiles};
 use crate::kernel::bucket::{Bucket, bucket_fraction, bucket_quantile};
+use crate::kernel::histogram::FloatHistogram;
 use crate::promql::ast::Span;
 use crate::result::{Error, Result};
 
@@ -62,15 +65,26 @@ impl Operator for HistogramQuantiles {
             for histogram in histograms(&chunk, span, &query) {
                 query.check_canceled()?;
                 let labels = labels_from_bytes(&histogram.labels);
+                let metric = labels.metric_name();
                 if label.as_deref().is_some_and(|label| labels.get(label).is_some()) {
                     return Err(Error::Execution(format!("label {} already exists in the histogram; use another label for the quantiles", label.as_deref().unwrap_or_default())));
                 }
                 for q in &quantiles {
                     let mut forced = false;
-                    let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, |step, buckets| {
-                        let found = bucket_quantile(at_step(q, step), buckets);
-                        forced |= found.forced_monotonic.is_some();
-                        found.value
+                    let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, (&query, span), |step, buckets| match buckets {
+                        Buckets::Classic(buckets) => {
+                            let found = bucket_quantile(at_step(q, step), buckets);
+                            forced |= found.forced_monotonic.is_some();
+                            found.value
+                        }
+                        Buckets::Native(histogram) => {
+                            let found = histogram.quantile(at_step(q, step));
+                            if histogram.has_nan_observations() {
+                                let effect = if found.is_nan() { "result is NaN" } else { "result is skewed higher" };
+                                query.info(span, format_args!("input to histogram_quantile has NaN observations, {effect} for metric name {metric:?}"));
+                            }
+                            found
+                        }
                     });
                     if forced {
                         note_forced(&query, span, labels);
@@ -127,8 +141,19 @@ impl Operator for HistogramFraction {
             let mut buckets = Vec::new();
             for histogram in histograms(&chunk, span, &query) {
                 query.check_canceled()?;
-                let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, |step, buckets| {
-                    bucket_fraction(at_step(&bounds[0], step), at_step(&bounds[1], step), buckets)
+                let metric = labels_from_bytes(&histogram.labels).metric_name();
+                let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, (&query, span), |step, buckets| {
+                    let (lower, upper) = (at_step(&bounds[0], step), at_step(&bounds[1], step));
+                    match buckets {
+                        Buckets::Classic(buckets) => bucket_fraction(lower, upper, buckets),
+                        Buckets::Native(histogram) => {
+                            if histogram.has_nan_observations() {
+                                let message = "input to histogram_fraction has NaN observations, which are excluded from all fractions for metric name";
+                                query.info(span, format_args!("{message} {metric:?}"));
+                            }
+                            histogram.fraction(lower, upper)
+                        }
+                    }
                 });
                 if any {
                     out.push_labels(labels_from_bytes(&histogram.labels));
@@ -142,30 +167,48 @@ impl Operator for HistogramFraction {
     }
 }
 
-/// The rows of one histogram with their upper bounds.
-struct ClassicHistogram {
+/// The rows with the buckets of one histogram, and those with native ones of the same labels.
+struct HistogramRows {
     labels: Vec<u8>,
+    /// Row and upper bound.
     buckets: Vec<(usize, f64)>,
+    native: Vec<usize>,
+}
+
+/// A histogram at one step.
+enum Buckets<'a> {
+    Classic(&'a mut Vec<Bucket>),
+    Native(&'a FloatHistogram),
 }
 
 /// Puts the rows of each histogram together; rows without a proper bound are left out, with a warning.
-fn histograms(chunk: &Chunk, span: Span, query: &QueryContext) -> Vec<ClassicHistogram> {
-    let rule = LabelRule::dropping(&[], &[BUCKET_LABEL, DROP_MARK]);
+fn histograms(chunk: &Chunk, span: Span, query: &QueryContext) -> Vec<HistogramRows> {
+    let (classic, native) = (LabelRule::dropping(&[], &[BUCKET_LABEL, DROP_MARK]), LabelRule::without_mark());
     let mut index: HashMap<Vec<u8>, usize> = HashMap::new();
-    let mut all: Vec<ClassicHistogram> = Vec::new();
+    let mut all: Vec<HistogramRows> = Vec::new();
+    let mut rows_of = |rule: &LabelRule, labels: LabelsRef<'_>, all: &mut Vec<HistogramRows>| {
+        let mut key = Vec::new();
+        rule.apply(labels, &mut key);
+        *index.entry(key).or_insert_with_key(|key| {
+            all.push(HistogramRows { labels: key.clone(), buckets: Vec::new(), native: Vec::new() });
+            all.len() - 1
+        })
+    };
     for row in 0..chunk.len() {
         let labels = chunk.labels(row);
+        if !chunk.cells(row).is_empty() {
+            let at = rows_of(&native, labels, &mut all);
+            all[at].native.push(row);
+        }
+        if !chunk.row(row).iter().any(|v| is_float(*v)) {
+            continue;
+        }
         let text = labels.get(BUCKET_LABEL).unwrap_or("");
         let Some(bound) = parse_bound(text) else {
             query.warn(span, format_args!("bucket label \"le\" is missing or has a malformed value of {text:?} for metric name {:?}", labels.metric_name()));
             continue;
         };
-        let mut key = Vec::new();
-        rule.apply(labels, &mut key);
-        let at = *index.entry(key).or_insert_with_key(|key| {
-            all.push(ClassicHistogram { labels: key.clone(), buckets: Vec::new() });
-            all.len() - 1
-        });
+        let at = rows_of(&classic, labels, &mut all);
         all[at].buckets.push((row, bound));
     }
     all
@@ -178,22 +221,37 @@ fn parse_bound(text: &str) -> Option<f64> {
     text.parse().ok().filter(|_| word_is_known)
 }
 
-/// Appends one value for each step to `out`. Returns whether the histogram has a bucket at any step.
+fn is_float(value: f64) -> bool {
+    present(value) && !is_histogram(value)
+}
+
+/// Appends one value for each step to `out`. Returns whether there is one at any step.
 fn each_step(
     chunk: &Chunk,
-    histogram: &ClassicHistogram,
+    histogram: &HistogramRows,
     steps: usize,
     buckets: &mut Vec<Bucket>,
     out: &mut Vec<f64>,
-    mut compute: impl FnMut(usize, &mut Vec<Bucket>) -> f64,
+    (query, span): (&QueryContext, Span),
+    mut compute: impl FnMut(usize, Buckets<'_>) -> f64,
 ) -> bool {
     let mut any = false;
     for step in 0..steps {
         buckets.clear();
         let counts = histogram.buckets.iter().map(|(row, bound)| Bucket { upper_bound: *bound, count: chunk.values[row * steps + step] });
-        buckets.extend(counts.filter(|b| present(b.count)));
-        any |= !buckets.is_empty();
-        out.push(if buckets.is_empty() { ABSENT } else { compute(step, buckets) });
+        buckets.extend(counts.filter(|b| is_float(b.count)));
+        let cell = |row: &usize| chunk.cells(*row).iter().find(|c| c.step as usize == step);
+        let value = match (buckets.is_empty(), histogram.native.iter().find_map(cell)) {
+            (true, None) => ABSENT,
+            (false, None) => compute(step, Buckets::Classic(buckets)),
+            (true, Some(cell)) => compute(step, Buckets::Native(&cell.histogram)),
+            (false, Some(_)) => {
+                annotate::mixed_classic_native(query, span, labels_from_bytes(&histogram.labels).metric_name());
+                ABSENT
+            }
+        };
+        any |= present(value);
+        out.push(value);
     }
     any
 }

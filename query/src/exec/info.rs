@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::{LabelsRef, Matcher};
 
+use super::cells::Cell;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, labels_from_bytes, present};
 use super::context::QueryContext;
 use super::labels::{METADATA_LABELS, braced, with_label};
@@ -77,9 +78,9 @@ impl Worker for Joining {
             let labels = input.labels(row);
             let name = labels.metric_name();
             if self.operator.names.iter().all(|m| m.matches(name)) {
-                out.push(labels, input.row(row));
+                out.push_row(&input, row);
             } else {
-                self.enrich(labels, input.row(row), &mut out)?;
+                self.enrich(labels, input.row(row), input.cells(row), &mut out)?;
             }
         }
         Ok(Some(out.finish()))
@@ -88,7 +89,7 @@ impl Worker for Joining {
 
 impl Joining {
     /// One row for each combination of info series that is the newest at some step.
-    fn enrich(&self, labels: LabelsRef<'_>, values: &[f64], out: &mut ChunkBuilder) -> Result<()> {
+    fn enrich(&self, labels: LabelsRef<'_>, values: &[f64], cells: &[Cell], out: &mut ChunkBuilder) -> Result<()> {
         let key = target(labels);
         let metrics = if key.iter().all(String::is_empty) { None } else { self.targets.get(&key) };
         let mut combinations: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();
@@ -111,7 +112,7 @@ impl Joining {
         }
         for (chosen, values) in combinations.iter().filter(|(_, values)| any_present(values)) {
             let enriched = self.with_info_labels(labels, chosen)?;
-            out.push(labels_from_bytes(&enriched), values);
+            out.push_with(labels_from_bytes(&enriched), values, cells);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -151,7 +151,11 @@ pub fn properties(schema: SchemaRef, partitions: usize) -> Arc<PlanProperties> {
 /// Length of the vectors that come out of a plan; 0 if it has none.
 pub fn steps_of(plan: &dyn ExecutionPlan) -> usize {
     match plan.schema().field(chunk::VALUES).data_type() {
-        arrow::datatypes::DataType::FixedSizeList(_, steps) => *steps as usize,
+        DataType::FixedSizeList(_, steps) => *steps as usize,
+        DataType::Struct(fields) => match fields.first().map(|f| f.data_type()) {
+            Some(DataType::FixedSizeList(_, steps)) => *steps as usize,
+            _ => 0,
+        },
         _ => 0,
     }
 }

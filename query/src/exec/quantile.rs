@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::annotate;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
@@ -21,6 +22,8 @@ pub struct Quantile {
     pub param: Param,
     /// Where that stands.
     pub span: Span,
+    /// Where the input stands.
+    pub input_span: Span,
     /// Length of the vectors.
     pub steps: usize,
 }
@@ -43,9 +46,13 @@ impl Operator for Quantile {
 
     fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let quantiles = side_params(std::slice::from_ref(&self.param), &sides).swap_remove(0);
-        let (steps, query) = (self.steps, Arc::clone(query));
+        let (steps, span, query) = (self.steps, self.input_span, Arc::clone(query));
         warn_extremes(&query, self.span, &quantiles);
         let run = move |chunk: Chunk| {
+            if !chunk.cells.is_empty() {
+                annotate::ignored_in_aggregation(&query, span, "quantile");
+            }
+            let chunk = chunk.floats_only();
             let mut values = Vec::new();
             let mut out = ChunkBuilder::new(steps, 0);
             for rows in group_rows(&chunk) {

@@ -12,6 +12,7 @@ use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 
+use super::cells::is_histogram;
 use super::chunk::{self, Chunk};
 use super::context::QueryContext;
 use super::operator::{self, Operator, WholeWorker, Worker};
@@ -103,7 +104,7 @@ impl Operator for ScalarOf {
             let mut values = vec![f64::NAN; steps];
             for row in 0..all.len() {
                 for (i, v) in all.row(row).iter().enumerate() {
-                    if chunk::present(*v) {
+                    if chunk::present(*v) && !is_histogram(*v) {
                         counts[i] += 1;
                         values[i] = if counts[i] == 1 { *v } else { f64::NAN };
                     }

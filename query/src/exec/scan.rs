@@ -273,17 +273,17 @@ impl Scan {
         let mut decoded = 0;
         self.builder.reserve(self.rows);
         while self.builder.len() < self.rows && self.reader.advance().await? {
-            let samples = self.reader.read()?;
+            let (labels, samples) = self.reader.read()?;
             decoded += samples.len();
             let start = self.builder.values.len();
             self.builder.values.resize(start + steps, chunk::ABSENT);
             let out = &mut self.builder.values[start..];
-            self.evaluator.evaluate(samples, out);
+            let cells = self.evaluator.evaluate(samples, labels, out);
             if !chunk::any_present(out) {
                 self.builder.values.truncate(start);
             } else {
-                let labels = self.reader.labels();
-                self.evaluator.note(labels);
+                self.evaluator.note(labels, !samples.histograms.is_empty());
+                self.builder.add_cells(&cells, |_| true);
                 push_reduced(&mut self.builder, self.spec.rule.as_ref(), labels, &mut self.labels);
             }
             if decoded > evaluate::MAX_BATCH_SAMPLES {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::LabelsRef;
 
-use super::chunk::{ABSENT, Chunk, ChunkBuilder, present};
+use super::cells::{Cell, is_histogram};
+use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, present};
 use super::context::QueryContext;
 use super::labels::LabelRule;
 use super::operator::{Operator, Worker};
@@ -133,10 +134,13 @@ impl Matching {
                 Some(mask) => out.values.extend(values.iter().zip(mask).map(|(v, m)| if *m == wanted { *v } else { ABSENT })),
             }
             let start = out.len() * input.steps;
-            if super::chunk::any_present(&out.values[start..]) {
+            if any_present(&out.values[start..]) {
+                let kept = &out.values[start..];
+                let cells: Vec<Cell> = input.cells(row).iter().filter(|c| is_histogram(kept[c.step as usize])).cloned().collect();
+                out.add_cells(&cells, |_| true);
                 out.push_labels(input.labels(row));
             } else {
-                out.values.truncate(start);
+                out.discard_row();
             }
         }
         Ok(out.finish())

@@ -45,6 +45,7 @@ impl Operator for Sort {
     fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let (by, descending) = (self.by.clone(), self.descending);
         let run = move |chunk: Chunk| {
+            let chunk = if matches!(by, SortBy::Value) { chunk.floats_only() } else { chunk };
             let mut rows: Vec<usize> = (0..chunk.len()).collect();
             rows.sort_by(|a, b| {
                 let in_direction = |order: Ordering| if descending { order.reverse() } else { order };
@@ -58,7 +59,7 @@ impl Operator for Sort {
             });
             let mut out = ChunkBuilder::new(1, rows.len());
             for row in rows {
-                out.push(chunk.labels(row), chunk.row(row));
+                out.push_row(&chunk, row);
             }
             Ok(out.finish())
         };

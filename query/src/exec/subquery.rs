@@ -4,9 +4,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::cells::{Cell, leave_out_histograms};
 use super::chunk::{self, ABSENT, Chunk, ChunkBuilder};
 use super::context::QueryContext;
 use super::operator::{MapWorker, Operator, Worker};
+use super::range_histograms::{self, Mixed};
 use super::scalar::side_params;
 use super::scan::{Param, RangeCall, note_counter_name, warn_quantiles};
 use crate::kernel::{self, Params, RangeFn, Scratch, WindowPlan, WindowSpec};
@@ -75,20 +77,30 @@ impl Worker for SubqueryWorker {
     fn push(&mut self, input: Chunk) -> Result<Option<Chunk>> {
         let params = Params { first: &self.first, second: &self.second, eval: self.eval };
         let mut out = ChunkBuilder::new(self.eval.len, input.len());
+        let mut masked = Vec::new();
         for row in 0..input.len() {
             self.query.check_canceled()?;
             let start = out.values.len();
             out.values.resize(start + self.eval.len, ABSENT);
             // Absent values are skipped by the kernel, so that all rows share the timestamps of the grid.
-            kernel::range(self.call.function, &params, &self.times, input.row(row), &self.plan, &mut self.scratch, &mut out.values[start..]);
+            let labels = input.labels(row);
+            let histograms: Vec<_> = input.cells(row).iter().map(|c| (c.step, Arc::clone(&c.histogram))).collect();
+            masked.clear();
+            masked.extend_from_slice(input.row(row));
+            leave_out_histograms(&mut masked);
+            kernel::range(self.call.function, &params, &self.times, &masked, &self.plan, &mut self.scratch, &mut out.values[start..]);
+            if !histograms.is_empty() {
+                let mixed = Mixed { timestamps: &self.times, values: &masked, histograms: &histograms, metric: labels.metric_name() };
+                let cells = range_histograms::evaluate(&self.call, &self.plan, &mixed, &self.query, &mut out.values[start..]);
+                out.add_cells(&cells, |_| true);
+            }
             if !chunk::any_present(&out.values[start..]) {
-                out.values.truncate(start);
+                out.discard_row();
                 continue;
             }
-            let labels = input.labels(row);
             out.push_labels(labels);
             match self.call.function {
-                RangeFn::Rate | RangeFn::Increase => note_counter_name(&self.query, self.call.span, labels.metric_name()),
+                RangeFn::Rate | RangeFn::Increase if histograms.is_empty() => note_counter_name(&self.query, self.call.span, labels.metric_name()),
                 RangeFn::QuantileOverTime => warn_quantiles(&self.query, self.call.params[0].1, &self.first),
                 _ => {}
             }
@@ -125,7 +137,9 @@ impl Operator for StepBroadcast {
         let steps = self.steps;
         Ok(Box::new(MapWorker(move |chunk: Chunk| {
             let values = chunk.values.iter().flat_map(|v| std::iter::repeat_n(*v, steps)).collect();
-            Ok(Chunk { steps, labels: chunk.labels, values })
+            let at_all_steps = |cell: &Cell| (0..steps as u32).map(|step| Cell { step, ..cell.clone() }).collect::<Vec<_>>();
+            let cells = chunk.cells.iter().flat_map(at_all_steps).collect();
+            Ok(Chunk { steps, labels: chunk.labels, values, cells })
         })))
     }
 }

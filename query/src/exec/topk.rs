@@ -6,6 +6,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::{Labels, LabelsRef};
 
+use super::annotate;
+use super::cells::Cell;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, present};
 use super::context::QueryContext;
 use super::format::go_float;
@@ -38,6 +40,8 @@ pub struct TopK {
     pub rule: LabelRule,
     /// Length of the vectors.
     pub steps: usize,
+    /// Where the input stands.
+    pub span: Span,
     /// Whether each partition selects for itself, for another one of these to select from that.
     pub partial: bool,
 }
@@ -98,6 +102,7 @@ type Entry = (f64, u32);
 
 struct Row {
     labels: Labels,
+    histograms: Vec<Cell>,
     /// Steps at which it is selected.
     selected: u32,
 }
@@ -118,9 +123,16 @@ struct Selecting {
 
 impl Worker for Selecting {
     fn push(&mut self, input: Chunk) -> Result<Option<Chunk>> {
+        let input = if self.operator.order == Order::First || input.cells.is_empty() {
+            input
+        } else {
+            let name = if self.operator.order == Order::Largest { "topk" } else { "bottomk" };
+            annotate::ignored_in_aggregation(&self.query, self.operator.span, name);
+            input.floats_only()
+        };
         if self.operator.partial {
             for row in 0..input.len() {
-                self.offer(input.labels(row), input.row(row))?;
+                self.offer(input.labels(row), input.row(row), input.cells(row))?;
             }
         } else {
             self.waiting.push(input);
@@ -134,7 +146,7 @@ impl Worker for Selecting {
         let mut order: Vec<(usize, usize)> = waiting.iter().enumerate().flat_map(|(i, chunk)| (0..chunk.len()).map(move |row| (i, row))).collect();
         order.sort_by(|a, b| waiting[a.0].labels(a.1).cmp(&waiting[b.0].labels(b.1)));
         for (i, row) in order {
-            self.offer(waiting[i].labels(row), waiting[i].row(row))?;
+            self.offer(waiting[i].labels(row), waiting[i].row(row), waiting[i].cells(row))?;
         }
         Ok(Some(if self.operator.steps == 1 { self.in_order_of_value() } else { self.in_order_of_arrival() }))
     }
@@ -147,7 +159,7 @@ impl Worker for Selecting {
 }
 
 impl Selecting {
-    fn offer(&mut self, labels: LabelsRef<'_>, values: &[f64]) -> Result<()> {
+    fn offer(&mut self, labels: LabelsRef<'_>, values: &[f64], histograms: &[Cell]) -> Result<()> {
         self.query.check_canceled()?;
         let mut key = Vec::new();
         self.operator.rule.apply(labels, &mut key);
@@ -167,14 +179,14 @@ impl Selecting {
             let count = self.counts[step];
             let heap = &mut self.heaps[group * steps + step];
             if heap.len() < count {
-                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels));
+                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels, histograms));
                 self.rows[slot as usize].selected += 1;
                 self.entries += 1;
                 heap.push((*v, slot));
                 let last = heap.len() - 1;
                 sift_up(order, heap, last);
             } else if count > 0 && order != Order::First && goes_first(order, heap[0].0, *v) {
-                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels));
+                let slot = *slot.get_or_insert_with(|| new_row(&mut self.rows, &mut self.free, labels, histograms));
                 self.rows[slot as usize].selected += 1;
                 let (_, gone) = std::mem::replace(&mut heap[0], (*v, slot));
                 sift_down(order, heap, 0);
@@ -199,7 +211,7 @@ impl Selecting {
         }
         let mut out = ChunkBuilder::new(steps, self.rows.len());
         for (row, values) in self.rows.iter().zip(values.chunks(steps)).filter(|(row, _)| row.selected > 0) {
-            out.push(row.labels.as_ref(), values);
+            out.push_with(row.labels.as_ref(), values, &row.histograms);
         }
         out.finish()
     }
@@ -213,15 +225,16 @@ impl Selecting {
                 heap.sort_by(|a, b| if goes_first(order, a.0, b.0) { std::cmp::Ordering::Greater } else if goes_first(order, b.0, a.0) { std::cmp::Ordering::Less } else { a.1.cmp(&b.1) });
             }
             for (v, row) in heap.iter() {
-                out.push(self.rows[*row as usize].labels.as_ref(), &[*v]);
+                let row = &self.rows[*row as usize];
+                out.push_with(row.labels.as_ref(), &[*v], &row.histograms);
             }
         }
         out.finish()
     }
 }
 
-fn new_row(rows: &mut Vec<Row>, free: &mut Vec<u32>, labels: LabelsRef<'_>) -> u32 {
-    let row = Row { labels: labels.to_owned(), selected: 0 };
+fn new_row(rows: &mut Vec<Row>, free: &mut Vec<u32>, labels: LabelsRef<'_>, histograms: &[Cell]) -> u32 {
+    let row = Row { labels: labels.to_owned(), histograms: histograms.to_vec(), selected: 0 };
     match free.pop() {
         Some(slot) => {
             rows[slot as usize] = row;
@@ -324,7 +337,7 @@ impl Operator for LimitRatio {
                 values.clear();
                 values.extend(chunk.row(row).iter().enumerate().map(|(step, v)| if is_selected(at_step(&ratios, step), offset) { *v } else { ABSENT }));
                 if any_present(&values) {
-                    out.push(chunk.labels(row), &values);
+                    out.push_with(chunk.labels(row), &values, chunk.cells(row));
                 }
             }
             Ok(out.finish())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::cells::Cell;
 use super::chunk::{Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
@@ -62,6 +63,7 @@ pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
         return Ok(chunk);
     }
     let steps = chunk.steps;
+    let mut cells: Vec<Vec<Cell>> = (0..chunk.len()).map(|row| chunk.cells(row).to_vec()).collect();
     let mut joined = vec![false; chunk.len()];
     for (row, first) in repeats {
         let (head, tail) = chunk.values.split_at_mut(row * steps);
@@ -77,11 +79,14 @@ pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
                 *a = *b;
             }
         }
+        let moved = std::mem::take(&mut cells[row]);
+        cells[first].extend(moved);
+        cells[first].sort_by_key(|c| c.step);
         joined[row] = true;
     }
     let mut out = ChunkBuilder::new(steps, chunk.len());
     for row in (0..chunk.len()).filter(|row| !joined[*row]) {
-        out.push(chunk.labels(row), chunk.row(row));
+        out.push_with(chunk.labels(row), chunk.row(row), &cells[row]);
     }
     Ok(out.finish())
 }

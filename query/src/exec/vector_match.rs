@@ -10,8 +10,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::LabelsRef;
 
+use super::cells::{Cell, HISTOGRAM, is_histogram};
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, labels_from_bytes, present};
 use super::context::QueryContext;
+use super::histogram_ops::{self, Operand, Outcome, Site};
 use super::labels::{LabelRule, braced, with_label};
 use super::operator::{Operator, Worker};
 use crate::kernel::binary::{ElementOp, vector_vector};
@@ -42,6 +44,8 @@ pub struct MatchSpec {
     pub fill_one: Option<f64>,
     /// Length of the vectors.
     pub steps: usize,
+    /// Where the operator stands.
+    pub site: Site,
 }
 
 /// The operator; the first input is the "many" side.
@@ -127,7 +131,7 @@ impl Worker for Matching {
         for row in 0..input.len() {
             self.query.check_canceled()?;
             self.check_conflicts(input.row(row))?;
-            self.match_row(input.labels(row), input.row(row), &mut out)?;
+            self.match_row(input.labels(row), input.row(row), input.cells(row), &mut out)?;
         }
         Ok(Some(out.finish()))
     }
@@ -171,7 +175,7 @@ impl Matching {
         )))
     }
 
-    fn match_row(&mut self, labels: LabelsRef<'_>, many: &[f64], out: &mut ChunkBuilder) -> Result<()> {
+    fn match_row(&mut self, labels: LabelsRef<'_>, many: &[f64], cells: &[Cell], out: &mut ChunkBuilder) -> Result<()> {
         self.bytes.clear();
         self.spec.key.apply(labels, &mut self.bytes);
         if self.spec.fill_many.is_some() {
@@ -196,7 +200,7 @@ impl Matching {
             }
             self.result_labels(labels, Some(sides[0].labels(row)));
             self.note_matches(many, one)?;
-            self.emit(many, one, out);
+            self.emit((many, cells), (one, sides[0].cells(row)), out);
         }
         if let (Some(unmatched), Some(fill)) = (unmatched, self.spec.fill_one)
             && any_present(&unmatched)
@@ -204,7 +208,7 @@ impl Matching {
             self.result_labels(labels, None);
             let filled: Vec<f64> = unmatched.iter().map(|v| if present(*v) { fill } else { ABSENT }).collect();
             self.note_matches(&unmatched, &filled)?;
-            self.emit(&unmatched, &filled, out);
+            self.emit((&unmatched, cells), (&filled, &[]), out);
         }
         Ok(())
     }
@@ -224,7 +228,7 @@ impl Matching {
         let mut shown = Vec::new();
         self.spec.shown.apply(labels, &mut shown);
         self.result_labels(labels_from_bytes(&shown), Some(labels));
-        self.emit(&many, &one, out);
+        self.emit((&many, &[]), (&one, rows.cells(row)), out);
         Ok(())
     }
 
@@ -263,18 +267,48 @@ impl Matching {
         Ok(())
     }
 
-    fn emit(&self, many: &[f64], one: &[f64], out: &mut ChunkBuilder) {
+    fn emit(&self, many: (&[f64], &[Cell]), one: (&[f64], &[Cell]), out: &mut ChunkBuilder) {
         let start = out.values.len();
         out.values.resize(start + self.spec.steps, ABSENT);
-        let target = &mut out.values[start..];
         let (lhs, rhs) = if self.spec.many_is_right { (one, many) } else { (many, one) };
-        vector_vector(self.spec.op, self.spec.return_bool, lhs, rhs, target);
-        if any_present(target) {
+        vector_vector(self.spec.op, self.spec.return_bool, lhs.0, rhs.0, &mut out.values[start..]);
+        if !(many.1.is_empty() && one.1.is_empty()) {
+            let cells = self.emit_histograms(lhs, rhs, &mut out.values[start..]);
+            out.add_cells(&cells, |_| true);
+        }
+        if any_present(&out.values[start..]) {
             out.push_labels(labels_from_bytes(&self.result));
         } else {
-            out.values.truncate(start);
+            out.discard_row();
         }
     }
+
+    /// Does the steps again at which one side is a histogram.
+    fn emit_histograms(&self, lhs: (&[f64], &[Cell]), rhs: (&[f64], &[Cell]), out: &mut [f64]) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for step in 0..out.len() {
+            let (a, b) = (lhs.0[step], rhs.0[step]);
+            if !present(a) || !present(b) || !(is_histogram(a) || is_histogram(b)) {
+                continue;
+            }
+            let (a, b) = (operand(a, lhs.1, step), operand(b, rhs.1, step));
+            out[step] = ABSENT;
+            match histogram_ops::binary(self.spec.op, self.spec.return_bool, a, b, self.spec.site, &self.query) {
+                Outcome::Nothing => {}
+                Outcome::Float(v) => out[step] = v,
+                Outcome::Histogram(histogram) => {
+                    out[step] = HISTOGRAM;
+                    cells.push(Cell { row: 0, step: step as u32, histogram: Arc::new(histogram) });
+                }
+            }
+        }
+        cells
+    }
+}
+
+fn operand<'a>(value: f64, cells: &'a [Cell], step: usize) -> Operand<'a> {
+    let cell = cells.binary_search_by_key(&step, |c| c.step as usize).ok().filter(|_| is_histogram(value));
+    cell.map_or(Operand::Float(value), |at| Operand::Histogram(&cells[at].histogram))
 }
 
 /// Under which the presence of the "many" side is kept; no other key of `seen` begins like this, since a label name is not

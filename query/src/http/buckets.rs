@@ -4,7 +4,7 @@ use isobar_block::Histogram;
 use isobar_block::histogram::{CUSTOM_BUCKETS_SCHEMA, Counts, Span};
 
 /// Rule of borders, lower border, upper border, observations.
-pub(super) type ApiBucket = (u8, f64, f64, f64);
+pub(crate) type ApiBucket = (u8, f64, f64, f64);
 
 /// Which borders belong to a bucket.
 const UPPER: u8 = 0;
@@ -13,7 +13,7 @@ const NONE: u8 = 2;
 const BOTH: u8 = 3;
 
 /// The buckets that have observations.
-pub(super) fn api_buckets(h: &Histogram) -> Vec<ApiBucket> {
+pub(crate) fn api_buckets(h: &Histogram) -> Vec<ApiBucket> {
     let floats = |counts: &[u64]| counts.iter().map(|c| *c as f64).collect::<Vec<_>>();
     let (zero, positive, negative) = match &h.counts {
         Counts::Integer { zero, positive, negative, .. } => (*zero as f64, floats(positive), floats(negative)),

@@ -290,7 +290,64 @@ pub(super) fn push_string(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use isobar_block::histogram::Span;
+    use isobar_block::stale_nan;
+
     use super::*;
+    use crate::result::{Grid, RawSeries};
+    use crate::testing::labels;
+
+    fn histogram() -> Histogram {
+        Histogram {
+            reset_hint: Default::default(),
+            schema: 0,
+            zero_threshold: 0.0,
+            sum: 5.5,
+            positive_spans: vec![Span { offset: 0, length: 2 }],
+            negative_spans: Vec::new(),
+            custom_bounds: Vec::new(),
+            counts: Counts::Float { count: 3.0, zero: 0.0, positive: vec![1.0, 2.0], negative: Vec::new() },
+        }
+    }
+
+    fn written(value: &Value, instant: bool) -> String {
+        let mut out = Vec::new();
+        push_value(&mut out, value, instant);
+        out.push(b'}');
+        String::from_utf8(out).expect("UTF-8")
+    }
+
+    const HISTOGRAM: &str = r#"{"count":"3","sum":"5.5","buckets":[[0,"0.5","1","1"],[0,"1","2","2"]]}"#;
+
+    #[test]
+    fn histograms_stand_beside_floats() {
+        let h = Arc::new(histogram());
+        let absent = stale_nan();
+        let rows =
+            |grid, values, histograms| Value::Rows(Rows { grid, labels: vec![labels("a"), labels("b"), labels("c")], values, histograms });
+        let vector = rows(Grid::instant(1500), vec![absent, 2.0, absent], vec![(0, 0, h.clone())]);
+        assert_eq!(
+            written(&vector, true),
+            format!(
+                r#"{{"resultType":"vector","result":[{{"metric":{{"__name__":"a"}},"histogram":[1.500,{HISTOGRAM}]}},{{"metric":{{"__name__":"b"}},"value":[1.500,"2"]}}]}}"#
+            )
+        );
+        let grid = Grid { start_ms: 0, step_ms: 1000, len: 2 };
+        let matrix = rows(grid, vec![1.0, absent, absent, absent, absent, absent], vec![(0, 1, h.clone()), (2, 0, h.clone())]);
+        assert_eq!(
+            written(&matrix, false),
+            format!(
+                r#"{{"resultType":"matrix","result":[{{"metric":{{"__name__":"a"}},"values":[[0,"1"]],"histograms":[[1,{HISTOGRAM}]]}},{{"metric":{{"__name__":"c"}},"histograms":[[0,{HISTOGRAM}]]}}]}}"#
+            )
+        );
+        let raw = Value::Raw(vec![RawSeries { labels: labels("a"), floats: Vec::new(), histograms: vec![(7, h)] }]);
+        assert_eq!(
+            written(&raw, true),
+            format!(r#"{{"resultType":"matrix","result":[{{"metric":{{"__name__":"a"}},"histograms":[[0.007,{HISTOGRAM}]]}}]}}"#)
+        );
+    }
 
     #[test]
     fn floats_as_go_writes_them() {

@@ -7,7 +7,7 @@
 mod params;
 mod envelope;
 mod json;
-mod buckets;
+pub(crate) mod buckets;
 mod gate;
 mod query;
 mod metadata;
@@ -74,7 +74,13 @@ struct Inner {
 
 impl Api {
     /// The API over these parts.
-    pub fn new(engine: Arc<Engine>, storage: Arc<dyn Storage>, status: Arc<dyn StatusProvider>, tenant_of: TenantOf, config: ApiConfig) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        storage: Arc<dyn Storage>,
+        status: Arc<dyn StatusProvider>,
+        tenant_of: TenantOf,
+        config: ApiConfig,
+    ) -> Self {
         let gate = Gate::new(config.max_concurrency, config.max_waiting);
         Self(Arc::new(Inner { engine, storage, status, tenant_of, config, gate }))
     }

@@ -9,18 +9,18 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 
-use super::{Cx, Names, Planner, Scalar, Vector, relabel};
-use crate::exec::aggregate::VectorAggregate;
-use crate::exec::chunk::{LABELS, VALUES};
+use super::{Cx, FEW_SERIES, Names, Planner, Scalar, Vector, relabel};
+use crate::exec::aggregate::{Place, VectorAggregate};
+use crate::exec::chunk::{HISTOGRAMS, LABELS, VALUES};
 use crate::exec::labels::{DROP_MARK, LabelRule, UnifyMarks, is_metadata};
 use crate::exec::operator::{OperatorExec, single_partition, steps_of};
 use crate::exec::scan::Param;
 use crate::exec::{count_values, quantile, topk};
-use crate::promql::ast::{Aggregate, AggregateOp, Expr, Span};
+use crate::promql::ast::{Aggregate, AggregateOp, Expr};
 use crate::result::{Error, Result};
 
 impl Planner {
-    pub(super) fn aggregate(&self, aggregate: &Aggregate, _: Span, cx: Cx<'_>) -> Result<Vector> {
+    pub(super) fn aggregate(&self, aggregate: &Aggregate, cx: Cx<'_>) -> Result<Vector> {
         let rule = if aggregate.without { LabelRule::without(&aggregate.labels) } else { LabelRule::by(&aggregate.labels) };
         match aggregate.op {
             AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => self.select_rows(aggregate, rule, cx),
@@ -28,7 +28,7 @@ impl Planner {
                 let (param, plans) = self.aggregate_param(aggregate, cx)?;
                 let input = self.grouped_input(aggregate, &rule, cx)?;
                 let span = param_expr(aggregate)?.span;
-                let operator = quantile::Quantile { param, span, steps: cx.grid.len };
+                let operator = quantile::Quantile { param, span, input_span: aggregate.expr.span, steps: cx.grid.len };
                 Ok(Vector { plan: OperatorExec::new(operator, with_sides(input.plan, plans)), rows: input.groups, unique: true, origin: None, ..input })
             }
             AggregateOp::CountValues => {
@@ -42,7 +42,7 @@ impl Planner {
             }
             op => {
                 let input = self.grouped_input(aggregate, &rule, cx)?;
-                hash_aggregate(vector_aggregate(op)?, input)
+                hash_aggregate(vector_aggregate(op)?, input, Place { query: Arc::clone(&self.query), span: aggregate.expr.span })
             }
         }
     }
@@ -63,7 +63,7 @@ impl Planner {
             return Ok(Vector { plan, ..unified });
         }
         let plan = relabel(&input, rule.clone());
-        let groups = input.origin.as_ref().map_or(input.groups, |selection| selection.estimate_groups(|labels, out| rule.apply(labels, out)));
+        let groups = input.origin.as_ref().filter(|_| input.rows > FEW_SERIES).map_or(input.groups, |selection| selection.estimate_groups(|labels, out| rule.apply(labels, out)));
         let names = if input.names == Names::Pending && rule.keeps_names() { Names::Pending } else { Names::Kept };
         Ok(Vector { plan, names, groups, ..input })
     }
@@ -81,7 +81,7 @@ impl Planner {
                     AggregateOp::Bottomk => topk::Order::Smallest,
                     _ => topk::Order::First,
                 };
-                let select = topk::TopK { order, param, rule, steps, partial: false };
+                let select = topk::TopK { order, param, rule, steps, span: aggregate.expr.span, partial: false };
                 let several = input.plan.properties().output_partitioning().partition_count() > 1;
                 let plan = if several { OperatorExec::new(topk::TopK { partial: true, ..select.clone() }, with_sides(input.plan, plans.clone())) } else { input.plan };
                 OperatorExec::new(select, with_sides(plan, plans))
@@ -135,15 +135,15 @@ fn vector_aggregate(op: AggregateOp) -> Result<VectorAggregate> {
 /// DataFusion's aggregation by the label column, which is never an empty list: `sum(x)` groups by the empty label set.
 ///
 /// Few groups are aggregated in each partition first. If there is about one group for each row, that would only copy.
-fn hash_aggregate(function: VectorAggregate, input: Vector) -> Result<Vector> {
+fn hash_aggregate(function: VectorAggregate, input: Vector, place: Place) -> Result<Vector> {
     let internal = |e: datafusion::error::DataFusionError| Error::Internal(e.to_string());
     let steps = steps_of(&*input.plan);
     let schema = input.plan.schema();
     let labels: Arc<dyn PhysicalExpr> = Arc::new(Column::new("labels", LABELS));
-    let values: Arc<dyn PhysicalExpr> = Arc::new(Column::new("values", VALUES));
+    let args: Vec<Arc<dyn PhysicalExpr>> = vec![Arc::new(Column::new("values", VALUES)), Arc::new(Column::new("histograms", HISTOGRAMS))];
     let group_by = PhysicalGroupBy::new_single(vec![(labels, "labels".into())]);
     let groups = input.groups.clamp(1, input.rows.max(1));
-    let aggregate = AggregateExprBuilder::new(function.function(steps, groups), vec![values]).schema(Arc::clone(&schema)).alias("values").build();
+    let aggregate = AggregateExprBuilder::new(function.function(steps, groups, place), args).schema(Arc::clone(&schema)).alias("values").build();
     let aggregates = vec![Arc::new(aggregate.map_err(internal)?)];
     let build = |mode, group_by: PhysicalGroupBy, plan| AggregateExec::try_new(mode, group_by, aggregates.clone(), vec![None], plan, Arc::clone(&schema)).map_err(internal);
 

@@ -2,6 +2,7 @@
 
 use super::aggregate::{param_of, with_sides};
 use super::{Cx, Names, Planned, Planner, Vector, relabel};
+use crate::exec::histogram_ops::Site;
 use crate::exec::labels::{DROP_MARK, LabelRule, METADATA_LABELS, Mark, is_metadata};
 use crate::exec::map::{Map, MapFn};
 use crate::exec::operator::OperatorExec;
@@ -12,17 +13,18 @@ use crate::promql::ast::{Binary, BinaryOp, Cardinality, Matching, Span, ValueTyp
 use crate::result::{Error, Result};
 
 impl Planner {
-    pub(super) fn binary(&self, binary: &Binary, _: Span, cx: Cx<'_>) -> Result<Planned> {
+    pub(super) fn binary(&self, binary: &Binary, span: Span, cx: Cx<'_>) -> Result<Planned> {
+        let site = Site { span, symbol: symbol(binary.op) };
         let vectors = (binary.lhs.value_type() == ValueType::Vector, binary.rhs.value_type() == ValueType::Vector);
         if vectors == (true, true) {
             let matching = binary.matching.as_ref().ok_or_else(|| Error::Internal("an operator between vectors has no matching".into()))?;
             return match set_op(binary.op) {
                 Some(op) => self.set_operation(op, binary, matching, cx).map(Planned::Vector),
-                None => self.vector_match(binary, matching, cx).map(Planned::Vector),
+                None => self.vector_match(binary, matching, site, cx).map(Planned::Vector),
             };
         }
         let Some(op) = ElementOp::of(binary.op) else {
-            return Ok(Planned::Vector(self.histograms_only(binary, cx)?));
+            return Ok(Planned::Vector(self.trim(binary, site, cx)?));
         };
         match vectors {
             (false, false) => {
@@ -30,36 +32,40 @@ impl Planner {
                 self.scalar_map(MapFn::VectorScalar(op, true), lhs, rhs, cx.grid).map(Planned::Scalar)
             }
             (true, _) => {
-                let (vector, scalar) = (self.vector(&binary.lhs, Cx::plain(cx.grid, cx.names))?, self.scalar(&binary.rhs, cx.grid)?);
-                Ok(Planned::Vector(self.with_scalar(MapFn::VectorScalar(op, binary.return_bool), binary, vector, scalar, cx)))
+                let (vector, scalar) = (self.vector(&binary.lhs, cx)?, self.scalar(&binary.rhs, cx.grid)?);
+                Ok(Planned::Vector(self.with_scalar(MapFn::VectorScalar(op, binary.return_bool), binary, vector, scalar, site, cx)))
             }
             (_, true) => {
-                let (scalar, vector) = (self.scalar(&binary.lhs, cx.grid)?, self.vector(&binary.rhs, Cx::plain(cx.grid, cx.names))?);
-                Ok(Planned::Vector(self.with_scalar(MapFn::ScalarVector(op, binary.return_bool), binary, vector, scalar, cx)))
+                let (scalar, vector) = (self.scalar(&binary.lhs, cx.grid)?, self.vector(&binary.rhs, cx)?);
+                Ok(Planned::Vector(self.with_scalar(MapFn::ScalarVector(op, binary.return_bool), binary, vector, scalar, site, cx)))
             }
         }
     }
 
-    fn with_scalar(&self, function: MapFn, binary: &Binary, vector: Vector, scalar: super::Scalar, cx: Cx<'_>) -> Vector {
+    fn with_scalar(&self, function: MapFn, binary: &Binary, vector: Vector, scalar: super::Scalar, site: Site, cx: Cx<'_>) -> Vector {
         let mut sides = Vec::new();
         let param = param_of(scalar, &mut sides);
-        let plan = OperatorExec::new(Map::with_params(function, vec![param], cx.grid), with_sides(vector.plan, sides));
-        let vector = Vector { plan, reduced: false, ..vector };
+        let plan = OperatorExec::new(Map::with_params(function, vec![param], cx.grid).at(site), with_sides(vector.plan, sides));
+        let vector = Vector { plan, ..vector };
         if !binary.op.is_comparison() || binary.return_bool { self.remove_names(vector, cx) } else { vector }
     }
 
-    /// `</` and `>/` trim native histograms; floats have no result.
-    fn histograms_only(&self, binary: &Binary, cx: Cx<'_>) -> Result<Vector> {
-        let side = if binary.lhs.value_type() == ValueType::Vector { &binary.lhs } else { &binary.rhs };
-        let vector = self.vector(side, Cx::plain(cx.grid, cx.names))?;
-        Ok(Vector { plan: OperatorExec::new(Map::new(MapFn::NoFloats, cx.grid), vec![vector.plan]), reduced: false, ..vector })
+    /// `</` and `>/` cut native histograms on the left at the scalar on the right; nothing else has a result.
+    fn trim(&self, binary: &Binary, site: Site, cx: Cx<'_>) -> Result<Vector> {
+        if binary.rhs.value_type() == ValueType::Vector {
+            let vector = self.vector(&binary.rhs, Cx::plain(cx.grid, cx.names))?;
+            return Ok(Vector { plan: OperatorExec::new(Map::new(MapFn::Nothing, cx.grid), vec![vector.plan]), reduced: false, ..vector });
+        }
+        let vector = self.vector(&binary.lhs, cx)?;
+        let scalar = self.scalar(&binary.rhs, cx.grid)?;
+        Ok(self.with_scalar(MapFn::Trim(binary.op == BinaryOp::TrimLower), binary, vector, scalar, site, cx))
     }
 
-    fn vector_match(&self, binary: &Binary, matching: &Matching, cx: Cx<'_>) -> Result<Vector> {
+    fn vector_match(&self, binary: &Binary, matching: &Matching, site: Site, cx: Cx<'_>) -> Result<Vector> {
         let sides = Cx::plain(cx.grid, looks_at_names(matching) || cx.names || !matching.include.is_empty());
         let (lhs, rhs) = (self.vector(&binary.lhs, sides)?, self.vector(&binary.rhs, sides)?);
         let Some(op) = ElementOp::of(binary.op) else {
-            return Ok(Vector { plan: OperatorExec::new(Map::new(MapFn::NoFloats, cx.grid), vec![lhs.plan]), reduced: false, ..lhs });
+            return Ok(Vector { plan: OperatorExec::new(Map::new(MapFn::Nothing, cx.grid), vec![lhs.plan]), reduced: false, ..lhs });
         };
         let many_is_right = matching.cardinality == Cardinality::OneToMany;
         let (many, one) = if many_is_right { (rhs, lhs) } else { (lhs, rhs) };
@@ -74,7 +80,6 @@ impl Planner {
             (true, false) => LabelRule::dropping(&matching.labels, metadata),
             (false, _) => LabelRule::dropping(&[], metadata),
         };
-        let (fill_many, fill_one) = if many_is_right { (matching.fill_rhs, matching.fill_lhs) } else { (matching.fill_lhs, matching.fill_rhs) };
         let spec = MatchSpec {
             op,
             return_bool: binary.return_bool,
@@ -84,9 +89,11 @@ impl Planner {
             include: matching.include.clone(),
             grouped: !one_to_one,
             many_is_right,
-            fill_many,
-            fill_one,
+            // As in Prometheus, group_right changes the sides but not the values that fill them.
+            fill_many: matching.fill_lhs,
+            fill_one: matching.fill_rhs,
             steps: cx.grid.len,
+            site,
         };
         let names = if arithmetic { Names::Kept } else { many.names };
         let plan = OperatorExec::new(VectorMatch(spec), vec![many.plan, one.plan]);
@@ -129,5 +136,28 @@ fn set_op(op: BinaryOp) -> Option<SetOp> {
         BinaryOp::Or => Some(SetOp::Or),
         BinaryOp::Unless => Some(SetOp::Unless),
         _ => None,
+    }
+}
+
+fn symbol(op: BinaryOp) -> &'static str {
+    match op {
+        BinaryOp::Add => "+",
+        BinaryOp::Sub => "-",
+        BinaryOp::Mul => "*",
+        BinaryOp::Div => "/",
+        BinaryOp::Mod => "%",
+        BinaryOp::Pow => "^",
+        BinaryOp::Atan2 => "atan2",
+        BinaryOp::Equal => "==",
+        BinaryOp::NotEqual => "!=",
+        BinaryOp::Greater => ">",
+        BinaryOp::GreaterEqual => ">=",
+        BinaryOp::Less => "<",
+        BinaryOp::LessEqual => "<=",
+        BinaryOp::And => "and",
+        BinaryOp::Or => "or",
+        BinaryOp::Unless => "unless",
+        BinaryOp::TrimUpper => "</",
+        BinaryOp::TrimLower => ">/",
     }
 }

@@ -4,6 +4,7 @@ use super::aggregate::{param_of, with_sides};
 use super::range_call::range_function;
 use super::{Cx, Names, Planned, Planner, Scalar, Vector};
 use crate::exec::absent::Absent;
+use crate::exec::histogram_ops::Summary;
 use crate::exec::histogram_quantile::{HistogramFraction, HistogramQuantiles, LabelledQuantile};
 use crate::exec::label_functions::{LabelJoin, LabelReplace};
 use crate::exec::labels::METADATA_LABELS;
@@ -99,9 +100,9 @@ impl Planner {
         if function == MapFn::Round && params.is_empty() {
             params.push(crate::exec::scan::Param::Known(vec![1.0]));
         }
-        let vector = self.vector(input, Cx::plain(cx.grid, cx.names))?;
+        let vector = self.vector(input, cx)?;
         let plan = OperatorExec::new(Map::with_params(function, params, cx.grid), with_sides(vector.plan, sides));
-        Ok(self.remove_names(Vector { plan, reduced: false, ..vector }, cx))
+        Ok(self.remove_names(Vector { plan, ..vector }, cx))
     }
 
     fn timestamp(&self, arg: &Expr, cx: Cx<'_>) -> Result<Vector> {
@@ -247,7 +248,13 @@ fn map_function(name: &str) -> Option<MapFn> {
         "days_in_month" => MapFn::Calendar(CalendarFn::DaysInMonth),
         "month" => MapFn::Calendar(CalendarFn::Month),
         "year" => MapFn::Calendar(CalendarFn::Year),
-        "histogram_avg" | "histogram_count" | "histogram_sum" | "histogram_stddev" | "histogram_stdvar" | "start_timestamp" => MapFn::NoFloats,
+        "histogram_avg" => MapFn::Summary(Summary::Avg),
+        "histogram_count" => MapFn::Summary(Summary::Count),
+        "histogram_sum" => MapFn::Summary(Summary::Sum),
+        "histogram_stddev" => MapFn::Summary(Summary::Stddev),
+        "histogram_stdvar" => MapFn::Summary(Summary::Stdvar),
+        // Start timestamps are not stored.
+        "start_timestamp" => MapFn::Nothing,
         _ => return None,
     })
 }

@@ -13,7 +13,7 @@ use crate::promql::ast::{Expr, ExprKind, Span, VectorSelector};
 use crate::result::{Grid, Result};
 
 /// How many series are looked at to guess the number of groups.
-const SAMPLED_SERIES: usize = 512;
+const SAMPLED_SERIES: usize = 256;
 
 /// The series of one selector.
 pub struct Selection {
@@ -71,23 +71,24 @@ pub struct Selected {
 pub async fn select(source: &dyn Source, query: &Arc<QueryContext>, settings: Settings) -> Result<Selected> {
     let mut wanted = Vec::new();
     collect(query.expr(), settings.grid, &settings, &mut wanted)?;
-    let mut resolved: Vec<Arc<Selection>> = Vec::new();
-    let mut selections = HashMap::new();
+    // `x / x offset 0s` and the like ask for the same; one answer serves them all.
+    let mut distinct: Vec<(Vec<Matcher>, TimeRange)> = Vec::new();
+    let mut places = Vec::with_capacity(wanted.len());
     for Wanted { span, matchers, range } in wanted {
-        // `x / x offset 0s` and the like ask for the same; one answer serves them all.
-        let known = resolved.iter().find(|s| s.range == range && s.matchers == matchers);
-        let selection = match known {
-            Some(selection) => Arc::clone(selection),
-            None => {
-                let sets = source.select(&matchers, range).await?.into_iter().filter(|s| !s.is_empty()).collect();
-                let selection = Arc::new(Selection { matchers, range, sets });
-                query.count_series(selection.series_at_least());
-                resolved.push(Arc::clone(&selection));
-                selection
-            }
-        };
-        selections.insert(span, selection);
+        let place = distinct.iter().position(|(m, r)| *r == range && *m == matchers).unwrap_or(distinct.len());
+        if place == distinct.len() {
+            distinct.push((matchers, range));
+        }
+        places.push((span, place));
     }
+    let resolve = |(matchers, range): (Vec<Matcher>, TimeRange)| async move {
+        let sets = source.select(&matchers, range).await?.into_iter().filter(|s| !s.is_empty()).collect();
+        let selection = Arc::new(Selection { matchers, range, sets });
+        query.count_series(selection.series_at_least());
+        Ok::<_, crate::result::Error>(selection)
+    };
+    let resolved = futures::future::try_join_all(distinct.into_iter().map(resolve)).await?;
+    let selections = places.into_iter().map(|(span, place)| (span, Arc::clone(&resolved[place]))).collect();
     Ok(Selected { settings, selections })
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
-use comfy_table::Table;
 use isobar_block::{BlockId, BlockMeta, BlockStore, BlockStoreConfig, TenantId};
 
 use super::rounded_size;
@@ -111,8 +110,7 @@ async fn ls(place: &Place, json: bool) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = super::plain_table();
     table.set_header(["tenant", "block", "from", "to", "level", "resolution", "series", "samples", "size", "bytes/sample"]);
     for (tenant, meta) in &blocks {
         let samples = meta.samples + meta.histograms;

@@ -135,8 +135,7 @@ fn encode(form: &[(&str, String)]) -> String {
 
 /// Shows `data` of the API as a table: one row per series for a vector, one per sample for a matrix.
 fn table(data: &Value) -> Table {
-    let mut table = Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    let mut table = super::plain_table();
     let result = &data["result"];
     match data["resultType"].as_str() {
         Some("vector") => {
@@ -187,9 +186,14 @@ fn time(seconds: &Value) -> String {
 fn series(metric: &Value) -> String {
     let Some(labels) = metric.as_object() else { return String::new() };
     let name = labels.get("__name__").and_then(Value::as_str).unwrap_or("");
-    let pairs: Vec<String> =
-        labels.iter().filter(|(n, _)| *n != "__name__").map(|(n, v)| format!("{n}={:?}", v.as_str().unwrap_or(""))).collect();
-    if pairs.is_empty() && !name.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", pairs.join(", ")) }
+    let pairs: Vec<String> = labels
+        .iter()
+        .filter(|(n, _)| *n != "__name__")
+        .map(|(n, v)| format!("{}={:?}", n.escape_debug(), v.as_str().unwrap_or("")))
+        .collect();
+    // A terminal obeys control characters, and names may hold any.
+    let name = if name.contains(char::is_control) { format!("{name:?}") } else { name.to_owned() };
+    if pairs.is_empty() && !name.is_empty() { name } else { format!("{name}{{{}}}", pairs.join(", ")) }
 }
 
 #[cfg(test)]

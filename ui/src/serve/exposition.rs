@@ -76,6 +76,12 @@ pub fn gather(registry: &Registry) -> Vec<Family> {
     }
 }
 
+/// Sum of all series of a family as a whole number; 0 if there is none.
+pub fn value(families: &[Family], name: &str) -> u64 {
+    let family = families.iter().find(|f| f.name == name);
+    family.map_or(0, |f| f.points.iter().map(|p| p.value).sum::<f64>() as u64)
+}
+
 /// Reads what the registry writes. Lines that are something else are left out.
 fn parse(text: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();

@@ -1,16 +1,17 @@
 //! What the server says about itself under `/api/v1/status`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, SecondsFormat};
 use isobar_block::{TenantId, time};
 use isobar_ingest::{Ingester, ReplayProgress};
 use isobar_query::http::{BuildInfo, HeadInfo, RuntimeInfo, StatusProvider, WalReplay};
 use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
 
 use super::metrics::Metrics;
-use super::status;
+use super::{exposition, status};
 use crate::config::load::Loaded;
 
 /// The configuration in force, changed by a reload.
@@ -23,6 +24,8 @@ pub struct Facts {
     /// How far the log has been read.
     pub progress: Arc<ReplayProgress>,
     metrics: Metrics,
+    /// The registry, once everything is registered.
+    pub registry: Arc<OnceLock<Arc<Registry>>>,
     /// Knows of heads, if there are any.
     pub ingester: Option<Arc<Ingester>>,
 }
@@ -30,7 +33,7 @@ pub struct Facts {
 impl Facts {
     /// Of a process that starts now.
     pub fn new(live: Live, metrics: Metrics) -> Self {
-        Self { live, started_ms: time::now_ms(), progress: Arc::default(), metrics, ingester: None }
+        Self { live, started_ms: time::now_ms(), progress: Arc::default(), metrics, registry: Arc::default(), ingester: None }
     }
 }
 
@@ -48,7 +51,10 @@ impl StatusProvider for Facts {
             hostname: super::host::name(),
             reload_config_success,
             last_config_time: rfc3339(reloaded_ms),
-            corruption_count: 0,
+            corruption_count: self
+                .registry
+                .get()
+                .map_or(0, |registry| exposition::value(&exposition::gather(registry), "isobar_wal_replay_damage_total")),
             thread_count: procfs::process::Process::myself().and_then(|p| p.stat()).map_or(0, |s| s.num_threads.unsigned_abs()),
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             storage_retention: "unlimited".to_owned(),
@@ -64,8 +70,15 @@ impl StatusProvider for Facts {
     }
 
     fn head(&self, tenant: &TenantId) -> HeadInfo {
-        let _ = (&self.ingester, tenant);
-        HeadInfo::default()
+        let Some(ingester) = &self.ingester else { return HeadInfo::default() };
+        let status = ingester.tenant_status(tenant, 0);
+        HeadInfo {
+            num_series: status.series,
+            num_label_pairs: status.label_pairs,
+            chunk_count: status.chunks,
+            min_time: status.min_time_ms.unwrap_or_default(),
+            max_time: status.max_time_ms.unwrap_or_default(),
+        }
     }
 
     fn wal_replay(&self) -> WalReplay {

@@ -25,8 +25,8 @@ use crate::config::web::Tls;
 /// Connections at once, as in Prometheus; further ones are closed at once.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How long a client may take to send its headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send its headers, and how long a kept connection may be idle: as in Prometheus.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Serves on a bound socket until the handle ends it.
 ///

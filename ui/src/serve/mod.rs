@@ -116,6 +116,7 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
     let live: Live = Arc::new(RwLock::new(Arc::new(loaded)));
     metrics.reloaded(true);
     let facts = Facts::new(Arc::clone(&live), metrics.clone());
+    let registered = Arc::clone(&facts.registry);
     let opening = open(&config, &mut registry, facts);
     let mut stopped_early = stopped.clone();
     let (parts, store_description) = tokio::select! {
@@ -127,6 +128,7 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
         }
     };
     let took = started.elapsed();
+    let registry = Arc::clone(registered.get_or_init(|| Arc::new(registry)));
     let instance = if config.is_loopback()? || !address.ip().is_unspecified() {
         address.to_string()
     } else {
@@ -137,7 +139,7 @@ async fn serve(inputs: Inputs, loaded: Loaded) -> anyhow::Result<()> {
         live,
         front: Arc::clone(&front),
         parts,
-        registry: Arc::new(registry),
+        registry,
         metrics,
         tls: tls.is_some(),
         tls_config: tls,

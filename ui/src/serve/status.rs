@@ -38,10 +38,7 @@ impl Store {
     /// Reads them from the metrics.
     pub fn read(shared: &Shared) -> Self {
         let families = exposition::gather(&shared.registry);
-        let now = |name: &str| {
-            let family = families.iter().find(|f| f.name == name);
-            family.map_or(0, |f| f.points.iter().map(|p| p.value).sum::<f64>() as u64)
-        };
+        let now = |name: &str| exposition::value(&families, name);
         // Seconds are enough for people, and nothing at all at first.
         let uptime = Duration::from_secs(shared.started.elapsed().as_secs());
         Self {

@@ -162,7 +162,7 @@ async fn a_flipped_byte_is_noticed_and_can_be_skipped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_shortened_segment_is_noticed() {
     let mut store = Store::new().await;
-    let many: Vec<_> = (0..3000).map(|i| (up(i), [(BASE_MS, 1.0)])).collect();
+    let many: Vec<_> = (0..9000).map(|i| (up(i), [(BASE_MS, 1.0)])).collect();
     for part in many.chunks(100) {
         let request = part.iter().fold(Builder::default(), |b, (labels, samples)| b.series(labels, LabelForm::Wire, samples));
         store.now().write(&TenantId::default(), request.0).await.expect("written");
@@ -180,7 +180,7 @@ async fn a_missing_or_shortened_segment_is_noticed() {
     std::fs::write(&path, [&whole[..], b"left over"].concat()).expect("writes");
     for _ in 0..2 {
         store.open().await.expect("opens");
-        assert_eq!(store.read(&TenantId::default()).await.len(), 3000);
+        assert_eq!(store.read(&TenantId::default()).await.len(), 9000);
         store.crash().await;
     }
 }

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use isobar_block::{LabelsRef, SampleBuf};
 
 use super::{Param, ScanFunction, ScanSpec};
+use crate::exec::cells::{Cell, HISTOGRAM, is_histogram};
 use crate::exec::chunk::ABSENT;
 use crate::exec::context::QueryContext;
 use crate::exec::format::go_float;
+use crate::exec::range_histograms::{self, Mixed};
+use crate::kernel::histogram::FloatHistogram;
 use crate::kernel::{self, Params, RangeFn, Scratch, WindowPlan, instant};
 use crate::promql::ast::RangeMode;
 
@@ -33,7 +36,6 @@ pub(super) struct Evaluator {
     masked: Vec<f64>,
     /// The metric name that was looked at last.
     noted: Option<String>,
-    warned_histograms: bool,
 }
 
 impl Evaluator {
@@ -48,7 +50,6 @@ impl Evaluator {
             last_plan: None,
             masked: Vec::new(),
             noted: None,
-            warned_histograms: false,
         }
     }
 
@@ -62,32 +63,61 @@ impl Evaluator {
         self.second = params.next().unwrap_or_default();
     }
 
-    /// Fills `out`, which has one place for each step.
-    pub(super) fn evaluate(&mut self, samples: &SampleBuf, out: &mut [f64]) {
+    /// Fills `out`, which has one place for each step, and gives the histograms of the row.
+    pub(super) fn evaluate(&mut self, samples: &SampleBuf, labels: LabelsRef<'_>, out: &mut [f64]) -> Vec<Cell> {
         if samples.is_empty() {
-            return;
+            return Vec::new();
         }
         let plan = self.window_plan(samples);
-        let mut masked = std::mem::take(&mut self.masked);
-        let values = if samples.histograms.is_empty() {
-            &samples.values
-        } else {
-            self.mask_histograms(samples, &mut masked);
-            &masked
-        };
+        if samples.histograms.is_empty() {
+            self.evaluate_floats(&samples.timestamps, &samples.values, &plan, out);
+            return Vec::new();
+        }
+        let mut values = std::mem::take(&mut self.masked);
+        let cells = self.evaluate_mixed(samples, labels, &plan, &mut values, out);
+        self.masked = values;
+        cells
+    }
+
+    fn evaluate_floats(&mut self, ts: &[i64], values: &[f64], plan: &WindowPlan, out: &mut [f64]) {
         let spec = &*self.spec;
         match &spec.function {
-            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => {
-                instant::smoothed(&samples.timestamps, values, &spec.windows.grid, spec.windows.lookback_ms, out);
-            }
+            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => instant::smoothed(ts, values, &spec.windows.grid, spec.windows.lookback_ms, out),
             ScanFunction::Instant => instant::instant_with(plan.windows(), values, out),
-            ScanFunction::Timestamp => instant::timestamp_with(plan.windows(), &samples.timestamps, values, out),
+            ScanFunction::Timestamp => instant::timestamp_with(plan.windows(), ts, values, out),
             ScanFunction::Range(call) => {
                 let params = Params { first: &self.first, second: &self.second, eval: spec.eval };
-                kernel::range(call.function, &params, &samples.timestamps, values, &plan, &mut self.scratch, out);
+                kernel::range(call.function, &params, ts, values, plan, &mut self.scratch, out);
             }
         }
-        self.masked = masked;
+    }
+
+    fn evaluate_mixed(&mut self, samples: &SampleBuf, labels: LabelsRef<'_>, plan: &WindowPlan, values: &mut Vec<f64>, out: &mut [f64]) -> Vec<Cell> {
+        // The end of a series is no histogram, even if it is written as one.
+        let proper = samples.histograms.iter().filter(|(_, h)| !isobar_block::is_stale(h.sum));
+        let histograms: Vec<(u32, Arc<FloatHistogram>)> = proper.map(|(i, h)| (*i, Arc::new(FloatHistogram::from(&**h)))).collect();
+        let spec = Arc::clone(&self.spec);
+        let by_step = matches!(spec.function, ScanFunction::Instant | ScanFunction::Timestamp) && spec.windows.mode == RangeMode::Plain;
+        values.clear();
+        values.extend_from_slice(&samples.values);
+        for (i, _) in &histograms {
+            values[*i as usize] = if by_step { HISTOGRAM } else { ABSENT };
+        }
+        self.evaluate_floats(&samples.timestamps, values, plan, out);
+        match &spec.function {
+            ScanFunction::Range(call) => {
+                let mixed = Mixed { timestamps: &samples.timestamps, values, histograms: &histograms, metric: labels.metric_name() };
+                range_histograms::evaluate(call, plan, &mixed, &self.query, out)
+            }
+            _ => {
+                let newest = plan.windows().iter().map(|(_, to)| to).enumerate().filter(|(step, _)| is_histogram(out[*step]));
+                let cell = |(step, to): (usize, usize)| {
+                    let at = histograms.binary_search_by_key(&(to - 1), |(i, _)| *i as usize).ok()?;
+                    Some(Cell { row: 0, step: step as u32, histogram: Arc::clone(&histograms[at].1) })
+                };
+                newest.filter_map(cell).collect()
+            }
+        }
     }
 
     fn window_plan(&mut self, samples: &SampleBuf) -> Arc<WindowPlan> {
@@ -108,25 +138,13 @@ impl Evaluator {
         Arc::clone(plan)
     }
 
-    /// The values with the absent marker where a native histogram is.
-    fn mask_histograms(&mut self, samples: &SampleBuf, masked: &mut Vec<f64>) {
-        masked.clear();
-        masked.extend_from_slice(&samples.values);
-        for (i, _) in &samples.histograms {
-            masked[*i as usize] = ABSENT;
-        }
-        if !std::mem::replace(&mut self.warned_histograms, true) {
-            self.query.warn_general("native histograms are not evaluated yet: the selected series have some, and they are left out of this answer");
-        }
-    }
-
     /// Notes what is odd about a series that has a result.
-    pub(super) fn note(&mut self, labels: LabelsRef<'_>) {
+    pub(super) fn note(&mut self, labels: LabelsRef<'_>, has_histograms: bool) {
         let ScanFunction::Range(call) = &self.spec.function else {
             return;
         };
         match call.function {
-            RangeFn::Rate | RangeFn::Increase if self.spec.windows.mode == RangeMode::Plain => {
+            RangeFn::Rate | RangeFn::Increase if !has_histograms => {
                 let name = labels.metric_name();
                 if self.noted.as_deref() != Some(name) {
                     self.noted = Some(name.to_owned());

@@ -59,6 +59,8 @@ fn first_not_below(set: &dyn SeriesSet, border: LabelsRef<'_>) -> usize {
 /// The series of one partition, one after the other.
 pub struct SeriesReader {
     cursors: Vec<Cursor>,
+    /// Whether the first loads were begun; they run side by side.
+    begun: bool,
     /// The cursors that stand at the current series, ascending.
     current: SmallVec<[usize; 4]>,
     samples: SampleBuf,
@@ -80,6 +82,7 @@ impl SeriesReader {
             .collect();
         Self {
             cursors,
+            begun: false,
             current: SmallVec::new(),
             samples: SampleBuf::default(),
             other: SampleBuf::default(),
@@ -94,6 +97,11 @@ impl SeriesReader {
     /// # Errors
     /// Those of loading.
     pub async fn advance(&mut self) -> Result<bool> {
+        if !std::mem::replace(&mut self.begun, true) {
+            for cursor in &mut self.cursors {
+                cursor.ahead = Some(cursor.begin(cursor.next, &self.query));
+            }
+        }
         for i in self.current.drain(..) {
             self.cursors[i].next += 1;
         }
@@ -132,20 +140,14 @@ impl SeriesReader {
         }
     }
 
-    /// Labels of the current series.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn labels(&self) -> LabelsRef<'_> {
-        let cursor = &self.cursors[self.current[0]];
-        cursor.set.labels(cursor.next)
-    }
-
-    /// Decodes the current series.
+    /// Decodes the current series, and gives its labels with it.
     ///
     /// # Errors
     /// If its data are corrupt.
-    pub fn read(&mut self) -> Result<&SampleBuf> {
+    ///
+    /// # Panics
+    /// If there is no current series.
+    pub fn read(&mut self) -> Result<(LabelsRef<'_>, &SampleBuf)> {
         for (nth, i) in self.current.iter().enumerate() {
             let target = if nth == 0 { &mut self.samples } else { &mut self.other };
             self.cursors[*i].read(target)?;
@@ -154,7 +156,8 @@ impl SeriesReader {
             }
         }
         self.query.count_samples(self.samples.len());
-        Ok(&self.samples)
+        let cursor = &self.cursors[self.current[0]];
+        Ok((cursor.set.labels(cursor.next), &self.samples))
     }
 }
 
@@ -187,10 +190,10 @@ impl Drop for Task {
 impl Cursor {
     /// Makes the run that holds row `next`, and begins to load the one after it.
     async fn load(&mut self, query: &Arc<QueryContext>) -> Result<()> {
-        let rows = self.next..(self.next + LOAD_ROWS).min(self.end);
+        let end = (self.next + LOAD_ROWS).min(self.end);
         let ahead = match self.ahead.take() {
             Some(ahead) => ahead,
-            None => self.begin(rows.clone(), query),
+            None => self.begin(self.next, query),
         };
         self.run = None;
         let run = match ahead {
@@ -202,15 +205,16 @@ impl Cursor {
             },
         };
         self.run = Some(run);
-        self.loaded = rows.end;
-        if rows.end < self.end {
-            self.ahead = Some(self.begin(rows.end..(rows.end + LOAD_ROWS).min(self.end), query));
+        self.loaded = end;
+        if end < self.end {
+            self.ahead = Some(self.begin(end, query));
         }
         Ok(())
     }
 
-    fn begin(&self, rows: Range<usize>, query: &Arc<QueryContext>) -> Ahead {
-        let (set, range) = (Arc::clone(&self.set), self.range);
+    /// Begins to load the run that starts at `row`.
+    fn begin(&self, row: usize, query: &Arc<QueryContext>) -> Ahead {
+        let (set, range, rows) = (Arc::clone(&self.set), self.range, row..(row + LOAD_ROWS).min(self.end));
         let mut loading = Box::pin(async move { set.load(rows, range).await });
         // What is in memory already is there at the first poll, and needs no task on the other runtime.
         let _entered = query.io().enter();
