@@ -343,7 +343,14 @@ mod tests {
     fn refuses_what_is_not_canonical() {
         assert!(Labels::from_pairs([("a", "1"), ("a", "2")]).is_err());
         assert!(Labels::from_pairs([("", "1")]).is_err());
-        for bytes in [&[1u8][..], &[1, b'a', 0], &[0, 1, b'a'], &[1, b'b', 1, b'1', 1, b'a', 1, b'1'], &[1, 0xff, 1, b'a'], &[0x81, 0x00, b'a', 1, b'x']] {
+        for bytes in [
+            &[1u8][..],
+            &[1, b'a', 0],
+            &[0, 1, b'a'],
+            &[1, b'b', 1, b'1', 1, b'a', 1, b'1'],
+            &[1, 0xff, 1, b'a'],
+            &[0x81, 0x00, b'a', 1, b'x'],
+        ] {
             assert!(Labels::from_bytes(bytes).is_err(), "{bytes:?}");
         }
     }

@@ -39,7 +39,8 @@ impl Table {
         if checksums.size_bytes != file.size_bytes || file.tail_bytes > file.size_bytes {
             return Err(Error::corrupt(key, "catalog and checksum table disagree about the size"));
         }
-        let tail = fetch(store, &key, &checksums, &[file.size_bytes - file.tail_bytes..file.size_bytes]).await?;
+        let tail = file.size_bytes - file.tail_bytes..file.size_bytes;
+        let tail = fetch(store, &key, &checksums, std::slice::from_ref(&tail)).await?;
         let corrupt = |e: ParquetError| Error::corrupt(key.as_ref(), e.to_string());
         let metadata = ParquetMetaDataReader::new()
             .with_column_index_policy(PageIndexPolicy::Skip)

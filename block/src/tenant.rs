@@ -20,7 +20,13 @@ impl TenantId {
     pub fn new(name: &str) -> Result<Self> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(c);
         if name.is_empty() || name.len() > 150 || name == "." || name == ".." || !name.chars().all(allowed) {
-            return Err(Error::invalid("tenant", format!("{:?} is not a tenant name; use 1 to 150 of a-z A-Z 0-9 ! - _ . * ' ( )", name.chars().take(160).collect::<String>())));
+            return Err(Error::invalid(
+                "tenant",
+                format!(
+                    "{:?} is not a tenant name; use 1 to 150 of a-z A-Z 0-9 ! - _ . * ' ( )",
+                    name.chars().take(160).collect::<String>()
+                ),
+            ));
         }
         Ok(Self(name.into()))
     }

@@ -1,7 +1,8 @@
 //! Measures the inner half of ingestion without HTTP and decoding: CPU per sample, memory, the time of a cut and of a replay.
 //!
-//! `cargo run --release -p isobar-ingest --example head_bench -- [series] [samples per series] [writers] [write only]`
+//! `cargo run --release -p isobar-ingest --example head_bench -- [series] [samples per series] [writers]`
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,99 +16,88 @@ const PER_REQUEST: usize = 2000;
 const TARGET_SERIES: usize = 1000;
 
 fn main() {
-    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let (series, samples, writers) =
-        (args.first().copied().unwrap_or(100_000), args.get(1).copied().unwrap_or(480), args.get(2).copied().unwrap_or(4));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    runtime.block_on(run(series, samples, writers));
+    let args: Vec<String> = std::env::args().collect();
+    let number = |at: usize, default: usize| args.get(at).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let (series, samples, writers) = (number(1, 100_000), number(2, 480), number(3, 4));
+    if let (Some(phase), Some(dir)) = (args.get(4), args.get(5)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        runtime.block_on(run(phase, Path::new(dir), series, samples, writers));
+        return;
+    }
+    let dir = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or_else(|_| "/tmp".into())).expect("a directory");
+    // Each phase is a process of its own, so that its memory is its own.
+    for phase in ["write", "replay", "write-and-cut", "tail", "replay"] {
+        let program = std::env::current_exe().expect("a program");
+        let arguments = [series, samples, writers].map(|n| n.to_string());
+        let status = std::process::Command::new(program).args(arguments).arg(phase).arg(dir.path()).status().expect("runs");
+        assert!(status.success(), "{phase} failed");
+        if phase == "replay" {
+            std::fs::remove_dir_all(dir.path().join("wal")).expect("removes the log");
+        }
+    }
 }
 
-async fn run(series: usize, samples: usize, writers: usize) {
-    let dir = tempfile::tempdir_in(std::env::var("BENCH_DIR").unwrap_or_else(|_| "/tmp".into())).expect("a directory");
+async fn run(phase: &str, dir: &Path, series: usize, samples: usize, writers: usize) {
+    let (wall, start) = (Instant::now(), cpu_seconds());
+    let ingester = open(dir).await;
+    let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - start);
+    if phase == "replay" {
+        let samples = ingester.status(0);
+        println!(
+            "replay: {:.0} ms wall, {:.0} ms CPU, {} series; VmHWM {} MiB",
+            wall * 1e3,
+            cpu * 1e3,
+            samples.series,
+            status_mib("VmHWM")
+        );
+        query(&ingester).await;
+        return;
+    }
     let fleet = Arc::new(Fleet::new(series));
-    let total = (series * samples) as f64;
+    let scrapes = if phase == "tail" { samples..samples + (2_000_000 / series).clamp(1, 1000) } else { 0..samples };
+    let total = (series * scrapes.len()) as f64;
     let start = cpu_seconds();
-    for scrape in 0..samples {
+    for scrape in scrapes.clone() {
         for batch in 0..fleet.batches() {
             fleet.request(batch, scrape).recycle();
         }
     }
     let making = cpu_seconds() - start;
-    println!("making requests: {:.0} ns/sample", making / total * 1e9);
-
-    let ingester = open(&dir).await;
     let (wall, start) = (Instant::now(), cpu_seconds());
-    write(&ingester, &fleet, 0..samples, writers).await;
+    write(&ingester, &fleet, scrapes, writers).await;
     let cpu = cpu_seconds() - start - making;
     println!(
-        "write: {:.0} ns/sample CPU ({:.3} s per million), wall {:.2} s = {:.2} M samples/s; VmHWM {} MiB, log {:.2} B/sample",
+        "{phase}: {:.0} ns/sample CPU (and {:.0} to make the requests), wall {:.2} s = {:.2} M samples/s; VmHWM {} MiB, log {:.2} B/sample",
         cpu / total * 1e9,
-        cpu / total * 1e6,
+        making / total * 1e9,
         wall.elapsed().as_secs_f64(),
         total / wall.elapsed().as_secs_f64() / 1e6,
         status_mib("VmHWM"),
-        dir_bytes(&dir.path().join("wal")) as f64 / total
+        dir_bytes(&dir.join("wal")) as f64 / total
     );
-    if std::env::args().len() > 4 {
-        return;
+    if phase == "write-and-cut" {
+        query(&ingester).await;
+        query(&ingester).await;
+        let (wall, start) = (Instant::now(), cpu_seconds());
+        let report = ingester.flush().await.expect("a cut");
+        println!(
+            "cut: {:.2} s wall, {:.2} s CPU, {} blocks, {:.3} B/sample; VmHWM {} MiB, VmRSS {} MiB",
+            wall.elapsed().as_secs_f64(),
+            cpu_seconds() - start,
+            report.blocks,
+            report.bytes as f64 / total,
+            status_mib("VmHWM"),
+            status_mib("VmRSS")
+        );
     }
-    query(&ingester).await;
-    query(&ingester).await;
-
-    stop(ingester).await;
-    let (wall, start) = (Instant::now(), cpu_seconds());
-    let ingester = open(&dir).await;
-    let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - start);
-    println!("replay: {wall:.2} s wall, {cpu:.2} s CPU = {:.1} M samples/s", total / wall / 1e6);
-
-    let (wall, start) = (Instant::now(), cpu_seconds());
-    let report = ingester.flush().await.expect("a cut");
-    let (wall, cpu) = (wall.elapsed().as_secs_f64(), cpu_seconds() - start);
-    println!(
-        "cut: {wall:.2} s wall, {cpu:.2} s CPU, {} blocks, {:.3} B/sample; VmHWM {} MiB, VmRSS {} MiB",
-        report.blocks,
-        report.bytes as f64 / total,
-        status_mib("VmHWM"),
-        status_mib("VmRSS")
-    );
-
-    let tail = (2_000_000 / series).clamp(1, 1000);
-    write(&ingester, &fleet, samples..samples + tail, writers).await;
-    stop(ingester).await;
-    let (wall, start) = (Instant::now(), cpu_seconds());
-    let ingester = open(&dir).await;
-    println!(
-        "replay of {:.1} M samples: {:.0} ms wall, {:.0} ms CPU",
-        (tail * series) as f64 / 1e6,
-        wall.elapsed().as_secs_f64() * 1e3,
-        (cpu_seconds() - start) * 1e3
-    );
-    query(&ingester).await;
 }
 
-async fn open(dir: &tempfile::TempDir) -> Arc<Ingester> {
-    let objects = isobar_block::local::DurableLocal::new(dir.path().join("objects")).expect("a store");
+async fn open(dir: &Path) -> Arc<Ingester> {
+    let objects = isobar_block::local::DurableLocal::new(dir.join("objects")).expect("a store");
     let blocks = BlockStore::new(Arc::new(objects), BlockStoreConfig::default());
-    let config = IngestConfig { wal_dir: dir.path().join("wal"), ..IngestConfig::default() };
+    let config = IngestConfig { wal_dir: dir.join("wal"), ..IngestConfig::default() };
     let mut registry = prometheus_client::registry::Registry::default();
-    loop {
-        match Ingester::open(config.clone(), LiveLimits::default(), blocks.clone(), &mut registry, Arc::new(ReplayProgress::default()))
-            .await
-        {
-            Ok(ingester) => return ingester,
-            Err(isobar_ingest::Error::Locked { .. }) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// As a crash would: nothing is cut.
-async fn stop(ingester: Arc<Ingester>) {
-    let weak = Arc::downgrade(&ingester);
-    drop(ingester);
-    while weak.strong_count() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    Ingester::open(config, LiveLimits::default(), blocks, &mut registry, Arc::new(ReplayProgress::default())).await.expect("opens")
 }
 
 async fn write(ingester: &Arc<Ingester>, fleet: &Arc<Fleet>, scrapes: std::ops::Range<usize>, writers: usize) {
@@ -247,6 +237,6 @@ fn status_mib(key: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn dir_bytes(dir: &std::path::Path) -> u64 {
+fn dir_bytes(dir: &Path) -> u64 {
     std::fs::read_dir(dir).map(|d| d.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum()).unwrap_or(0)
 }

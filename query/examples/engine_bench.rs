@@ -131,10 +131,14 @@ async fn main() {
     let samples: usize = args.next().map_or(240, |a| a.parse().expect("a number of samples"));
     let counters = Arc::new(Counters::new(series, samples));
     let source: Arc<dyn Source> = Arc::new(CounterSource(Arc::clone(&counters)));
-    let engine = Engine::new(EngineConfig { query_memory_bytes: 8 << 30, total_memory_bytes: 16 << 30, ..EngineConfig::default() }).expect("valid configuration");
+    let engine = Engine::new(EngineConfig { query_memory_bytes: 8 << 30, total_memory_bytes: 16 << 30, ..EngineConfig::default() })
+        .expect("valid configuration");
     let threads = engine.config().threads;
     println!("{series} series, {samples} samples each, {threads} threads");
-    println!("{}", engine.explain(Arc::clone(&source), request("sum by (job) (rate(requests_total[5m]))", samples, 61), true).await.expect("explains"));
+    println!(
+        "{}",
+        engine.explain(Arc::clone(&source), request("sum by (job) (rate(requests_total[5m]))", samples, 61), true).await.expect("explains")
+    );
     let queries = [
         "sum by (job) (rate(requests_total[5m]))",
         "sum(rate(requests_total[5m]))",

@@ -203,7 +203,8 @@ impl Engine {
                 answer::collect(planned, &query, task, shape).await?;
             }
             let mut out = String::new();
-            let display = if analyze { DisplayableExecutionPlan::with_metrics(root.as_ref()) } else { DisplayableExecutionPlan::new(root.as_ref()) };
+            let display =
+                if analyze { DisplayableExecutionPlan::with_metrics(root.as_ref()) } else { DisplayableExecutionPlan::new(root.as_ref()) };
             write!(out, "{}", display.indent(false)).expect("writing to a string does not fail");
             Ok(out)
         })
@@ -222,7 +223,8 @@ impl Engine {
             return Err(Error::BadData("a query needs at least one time of evaluation and a positive step".into()));
         }
         let cancel = Arc::new(AtomicBool::new(false));
-        let query = Arc::new(QueryContext::new(request.query.clone(), expr, Arc::clone(&cancel), Handle::current(), self.config.max_samples));
+        let query =
+            Arc::new(QueryContext::new(request.query.clone(), expr, Arc::clone(&cancel), Handle::current(), self.config.max_samples));
         Ok((query, CancelGuard(cancel)))
     }
 

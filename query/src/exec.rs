@@ -31,6 +31,7 @@ pub mod vector_match;
 pub mod absent;
 pub mod count_values;
 pub mod info;
+pub mod limit_ratio;
 pub mod quantile;
 pub mod sort;
 pub mod topk;

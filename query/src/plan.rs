@@ -163,7 +163,9 @@ impl Planner {
         if cx.grid.len > 1 && !matches!(expr.kind, ExprKind::Number(_) | ExprKind::String(_)) && invariant::is_invariant(expr) {
             let once = self.varying(expr, Cx { grid: Grid::instant(cx.grid.start_ms), ..cx })?;
             return Ok(match once {
-                Planned::Vector(v) => Planned::Vector(Vector { plan: OperatorExec::new(subquery::StepBroadcast { steps: cx.grid.len }, vec![v.plan]), ..v }),
+                Planned::Vector(v) => {
+                    Planned::Vector(Vector { plan: OperatorExec::new(subquery::StepBroadcast { steps: cx.grid.len }, vec![v.plan]), ..v })
+                }
                 Planned::Scalar(Scalar::Computed(plan)) => {
                     Planned::Scalar(Scalar::Computed(OperatorExec::new(subquery::StepBroadcast { steps: cx.grid.len }, vec![plan])))
                 }
@@ -183,7 +185,9 @@ impl Planner {
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, cx).map(Planned::Vector),
             ExprKind::Call { function, args } => self.call(function, args, expr.span, cx),
             ExprKind::Vector(selector) => self.selector(expr.span, selector, ScanFunction::Instant, Vec::new(), cx).map(Planned::Vector),
-            ExprKind::Matrix { .. } | ExprKind::Subquery(_) => Err(Error::BadData("a range vector can only be an argument of a function".into())),
+            ExprKind::Matrix { .. } | ExprKind::Subquery(_) => {
+                Err(Error::BadData("a range vector can only be an argument of a function".into()))
+            }
         }
     }
 
@@ -230,7 +234,8 @@ impl Planner {
                 Ok(Planned::Scalar(Scalar::Computed(OperatorExec::new(map::Map::new(map::MapFn::Math(MathFn::Neg), cx.grid), vec![plan]))))
             }
             Planned::Vector(vector) => {
-                let vector = Vector { plan: OperatorExec::new(map::Map::new(map::MapFn::Math(MathFn::Neg), cx.grid), vec![vector.plan]), ..vector };
+                let vector =
+                    Vector { plan: OperatorExec::new(map::Map::new(map::MapFn::Math(MathFn::Neg), cx.grid), vec![vector.plan]), ..vector };
                 Ok(Planned::Vector(self.remove_names(vector, cx)))
             }
             _ => Err(Error::BadData("unary expression only allowed on expressions of type scalar or instant vector".into())),
@@ -255,7 +260,14 @@ impl Planner {
     }
 
     /// A scan of the selection at `span`; `inputs` are scalar arguments of the function that have to be computed.
-    fn selector(&self, span: Span, selector: &VectorSelector, function: ScanFunction, inputs: Vec<Arc<dyn ExecutionPlan>>, cx: Cx<'_>) -> Result<Vector> {
+    fn selector(
+        &self,
+        span: Span,
+        selector: &VectorSelector,
+        function: ScanFunction,
+        inputs: Vec<Arc<dyn ExecutionPlan>>,
+        cx: Cx<'_>,
+    ) -> Result<Vector> {
         let selection = self.selection(span)?;
         let ends = durations::shifted(cx.grid, selector.at, selector.offset.as_ref(), &self.settings)?;
         let removes = function.removes_names();
@@ -280,9 +292,18 @@ impl Planner {
             eval: cx.grid,
             function,
             rule,
+            span,
             partitions: self.partitions(rows, cx.grid.len),
         };
-        Ok(Vector { plan: SeriesScanExec::with_inputs(Arc::new(spec), inputs), names, reduced, rows, groups, unique, origin: Some(selection) })
+        Ok(Vector {
+            plan: SeriesScanExec::with_inputs(Arc::new(spec), inputs),
+            names,
+            reduced,
+            rows,
+            groups,
+            unique,
+            origin: Some(selection),
+        })
     }
 
     fn selection(&self, span: Span) -> Result<Arc<Selection>> {

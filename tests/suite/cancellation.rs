@@ -33,10 +33,22 @@ async fn filled() -> (Isobar, i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn timeouts_and_disconnects_stop_the_work() {
     let (isobar, start_s) = filled().await;
-    let range = [("query", HEAVY.to_owned()), ("start", (start_s + 1800).to_string()), ("end", (start_s + 3600).to_string()), ("step", "10".to_owned())];
+    let range = [
+        ("query", HEAVY.to_owned()),
+        ("start", (start_s + 1800).to_string()),
+        ("end", (start_s + 3600).to_string()),
+        ("step", "10".to_owned()),
+    ];
 
     let begun = Instant::now();
-    let answer = isobar.client().get(isobar.url("/api/v1/query_range")).query(&range).query(&[("timeout", "200ms")]).send().await.expect("isobar answers");
+    let answer = isobar
+        .client()
+        .get(isobar.url("/api/v1/query_range"))
+        .query(&range)
+        .query(&[("timeout", "200ms")])
+        .send()
+        .await
+        .expect("isobar answers");
     assert_eq!(answer.status(), 503, "a timeout is 503");
     let body: serde_json::Value = answer.json().await.expect("JSON");
     assert_eq!(body["errorType"], "timeout", "{body}");

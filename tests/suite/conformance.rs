@@ -62,7 +62,8 @@ async fn promql_scripts() {
             assert!(pass * 100 >= (pass + fail) * 95, "{name}: only {pass} of {} cases pass", pass + fail);
         }
     }
-    let list = std::fs::read_to_string(project().join("tests/conformance/expected-failures.txt")).expect("the list of expected failures is there");
+    let list =
+        std::fs::read_to_string(project().join("tests/conformance/expected-failures.txt")).expect("the list of expected failures is there");
     let expected: BTreeSet<String> = list.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect();
     let new: Vec<_> = failed.difference(&expected).collect();
     let gone: Vec<_> = expected.difference(&failed).collect();

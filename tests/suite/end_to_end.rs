@@ -29,7 +29,9 @@ async fn free_phase_ms(client: &reqwest::Client, prometheus: u16) -> i64 {
         .flat_map(|s| s["values"].as_array().expect("values"))
         .map(|v| (v[0].as_f64().expect("time") * 1000.0).round() as i64 % 1000)
         .collect();
-    (0..1000).max_by_key(|phase| taken.iter().map(|t| (t - phase).rem_euclid(1000).min((phase - t).rem_euclid(1000))).min()).expect("not empty")
+    (0..1000)
+        .max_by_key(|phase| taken.iter().map(|t| (t - phase).rem_euclid(1000).min((phase - t).rem_euclid(1000))).min())
+        .expect("not empty")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,8 +62,15 @@ async fn prometheus_and_isobar_give_the_same_answers() {
     let mut failures = Vec::new();
     for query in include_str!("queries.txt").lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let instant = ("query", vec![("query", query.to_owned()), ("time", format!("{at_s:.3}"))]);
-        let range =
-            ("query_range", vec![("query", query.to_owned()), ("start", format!("{:.3}", at_s - 40.0)), ("end", format!("{at_s:.3}")), ("step", "4".into())]);
+        let range = (
+            "query_range",
+            vec![
+                ("query", query.to_owned()),
+                ("start", format!("{:.3}", at_s - 40.0)),
+                ("end", format!("{at_s:.3}")),
+                ("step", "4".into()),
+            ],
+        );
         for (path, parameters) in [instant, range] {
             let expected = ask(client, prometheus.port, path, &parameters).await;
             let got = ask(client, isobar.port(), path, &parameters).await;

@@ -20,7 +20,9 @@ fn now_ms() -> i64 {
 
 /// One sample of each series at a step; values look random, so that they need their bytes.
 fn request(base_ms: i64, step: i64) -> Vec<wire::TimeSeries> {
-    (0..SERIES).map(|s| wire::series(&[("__name__", "fault_test"), ("series", &s.to_string())], &[(base_ms + step * 1000, value(step, s))])).collect()
+    (0..SERIES)
+        .map(|s| wire::series(&[("__name__", "fault_test"), ("series", &s.to_string())], &[(base_ms + step * 1000, value(step, s))]))
+        .collect()
 }
 
 fn value(step: i64, series: usize) -> f64 {
@@ -163,7 +165,9 @@ async fn an_object_store_that_fails_or_hangs_loses_nothing() {
 }
 
 fn objstore(port: u16) -> String {
-    format!("type: S3\nconfig:\n  bucket: metrics\n  endpoint: 127.0.0.1:{port}\n  region: us-east-1\n  insecure: true\n  access_key: test\n  secret_key: test\n")
+    format!(
+        "type: S3\nconfig:\n  bucket: metrics\n  endpoint: 127.0.0.1:{port}\n  region: us-east-1\n  insecure: true\n  access_key: test\n  secret_key: test\n"
+    )
 }
 
 /// Files below a folder whose path contains `part`, sorted.
@@ -186,7 +190,8 @@ fn files(folder: &Path, part: &str) -> Vec<PathBuf> {
 
 /// Flips one bit in the middle of the largest file below `folder` whose path contains `part`.
 fn flip(folder: &Path, part: &str) -> PathBuf {
-    let path = files(folder, part).into_iter().max_by_key(|f| f.metadata().map_or(0, |m| m.len())).unwrap_or_else(|| panic!("no file {part}"));
+    let path =
+        files(folder, part).into_iter().max_by_key(|f| f.metadata().map_or(0, |m| m.len())).unwrap_or_else(|| panic!("no file {part}"));
     let mut file = OpenOptions::new().read(true).write(true).open(&path).expect("file opens");
     let at = file.metadata().expect("metadata").len() / 2;
     let mut byte = [0];
@@ -243,7 +248,11 @@ async fn a_flipped_byte_in_a_block_is_an_error_that_names_it() {
     let parameters = [("query", format!("fault_test[{}s]", steps + 60)), ("time", ((base_ms + steps * 1000) / 1000).to_string())];
     let answer = isobar.client().get(isobar.url("/api/v1/query")).query(&parameters).send().await.expect("isobar answers");
     let body = answer.text().await.expect("body");
-    assert!(body.contains("\"status\":\"error\"") && body.contains(&block), "the error must name block {block}: {}", &body[..body.len().min(500)]);
+    assert!(
+        body.contains("\"status\":\"error\"") && body.contains(&block),
+        "the error must name block {block}: {}",
+        &body[..body.len().min(500)]
+    );
     let verify = Command::new(Isobar::binary()).args(["blocks", "verify", "--data"]).arg(isobar.data()).output().expect("verify runs");
     let printed = String::from_utf8_lossy(&verify.stdout).into_owned() + &String::from_utf8_lossy(&verify.stderr);
     assert!(!verify.status.success() && printed.contains(&block), "verify must fail and name block {block}: {printed}");

@@ -39,8 +39,22 @@ const LICENCES: &[&str] = &[
 ];
 
 /// Crates that take long to build or whose types must be one.
-const HEAVY: &[&str] =
-    &["arrow", "arrow-array", "axum", "bytes", "datafusion", "hyper", "object_store", "parquet", "prost", "regex", "reqwest", "rustls", "tokio", "zstd-sys"];
+const HEAVY: &[&str] = &[
+    "arrow",
+    "arrow-array",
+    "axum",
+    "bytes",
+    "datafusion",
+    "hyper",
+    "object_store",
+    "parquet",
+    "prost",
+    "regex",
+    "reqwest",
+    "rustls",
+    "tokio",
+    "zstd-sys",
+];
 
 fn metadata() -> Value {
     let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);

@@ -14,7 +14,11 @@ fn peak_memory_bytes(pid: u32) -> u64 {
 }
 
 async fn post(isobar: &Isobar, body: Vec<u8>) -> Option<u16> {
-    let request = isobar.client().post(isobar.url("/api/v1/write")).header("Content-Type", "application/x-protobuf").header("Content-Encoding", "snappy");
+    let request = isobar
+        .client()
+        .post(isobar.url("/api/v1/write"))
+        .header("Content-Type", "application/x-protobuf")
+        .header("Content-Encoding", "snappy");
     // The server may close the connection before it has read everything; that is a refusal too.
     request.body(body).send().await.ok().map(|a| a.status().as_u16())
 }
@@ -32,7 +36,8 @@ async fn large_and_hostile_bodies_are_refused_within_bounds() {
     // 16 MiB of zeros compress to almost nothing, and to an invalid message.
     let zeros = snap::raw::Encoder::new().compress_vec(&vec![0; 16 << 20]).expect("fits");
     assert_eq!(post(&isobar, zeros).await, Some(400), "zeros");
-    let valid = wire::body(&wire::WriteRequest { timeseries: vec![wire::series(&[("__name__", "m")], &[(2000, 1.0)])], metadata: Vec::new() });
+    let valid =
+        wire::body(&wire::WriteRequest { timeseries: vec![wire::series(&[("__name__", "m")], &[(2000, 1.0)])], metadata: Vec::new() });
     for cut in 0..valid.len() {
         let status = post(&isobar, valid[..cut].to_vec()).await;
         assert!(matches!(status, Some(204 | 400)), "cut at {cut}: {status:?}");

@@ -38,6 +38,9 @@ pub use verify::{Report, verify_block};
 /// So many row groups are fetched at the same time.
 const CONCURRENT_READS: usize = 8;
 
+/// What each metric is; a name has several answers if writers disagree.
+type MetadataByName = Vec<(String, Vec<Metadata>)>;
+
 /// An opened block. Cheap to keep: footers, page indexes and checksums.
 pub struct BlockReader {
     meta: Arc<BlockMeta>,
@@ -52,7 +55,7 @@ pub struct BlockReader {
     times_groups: Vec<TimesGroupInfo>,
     /// Column numbers of labels, ascending by label name.
     label_columns: BTreeMap<String, usize>,
-    metadata: OnceCell<Arc<Vec<(String, Vec<Metadata>)>>>,
+    metadata: OnceCell<Arc<MetadataByName>>,
 }
 
 /// A row group of the series table.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{UInt8Type, UInt32Type};
 
-use crate::reader::BlockReader;
 use crate::reader::select::{Selection, select};
 use crate::reader::series::SeriesGroup;
+use crate::reader::{BlockReader, MetadataByName};
 use crate::writer::{HELP_COLUMN, METRIC_NAME_COLUMN, TYPE_COLUMN, UNIT_COLUMN};
 use crate::{Matcher, Metadata, MetricType, Result};
 
@@ -48,7 +48,7 @@ impl BlockReader {
     }
 
     /// Metadata of all metrics, by name.
-    pub(super) async fn read_metadata(&self) -> Result<Arc<Vec<(String, Vec<Metadata>)>>> {
+    pub(super) async fn read_metadata(&self) -> Result<Arc<MetadataByName>> {
         let mut out: BTreeMap<String, Vec<Metadata>> = BTreeMap::new();
         let Ok(name) = self.series.column(METRIC_NAME_COLUMN) else { return Ok(Arc::default()) };
         let mut columns = vec![name, self.series.column(TYPE_COLUMN)?, self.series.column(HELP_COLUMN)?, self.series.column(UNIT_COLUMN)?];

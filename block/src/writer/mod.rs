@@ -204,8 +204,8 @@ impl BlockWriter {
         if let Some(w) = samples.timestamps.windows(2).find(|w| w[0] >= w[1]) {
             return refuse(format!("timestamps do not ascend: {} ms, then {} ms", w[0], w[1]));
         }
-        let indices = samples.histograms.iter().map(|(i, _)| *i as usize);
-        if !indices.clone().is_sorted_by(|a, b| a < b) || indices.last().is_some_and(|i| i >= samples.len()) {
+        let in_order = samples.histograms.is_sorted_by(|a, b| a.0 < b.0);
+        if !in_order || samples.histograms.last().is_some_and(|(i, _)| *i as usize >= samples.len()) {
             return refuse("histograms do not ascend or lie beyond the samples".into());
         }
         if !exemplars.is_sorted_by_key(|e| e.timestamp_ms) {

@@ -142,7 +142,8 @@ impl HeadReplay {
             self.head.bytes.fetch_add(context.new_bytes, Ordering::Relaxed);
             numbers
         };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS).min(1 + self.gathered.count / THREAD_SAMPLES);
+        let threads =
+            std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS).min(1 + self.gathered.count / THREAD_SAMPLES);
         let all: Vec<ReplayNumbers> = std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut all = vec![work()];

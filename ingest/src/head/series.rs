@@ -325,9 +325,7 @@ impl Series {
 
     /// Whether the head holds nothing of the series but its name.
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-            && self.tail.is_empty()
-            && self.rare.as_ref().is_none_or(|r| r.late.is_empty() && r.late_chunks.is_empty())
+        self.chunks.is_empty() && self.tail.is_empty() && self.rare.as_ref().is_none_or(|r| r.late.is_empty() && r.late_chunks.is_empty())
     }
 
     /// Adds what lies in `range`, from epochs up to `max_epoch`, to `out`. Whole chunks are taken.

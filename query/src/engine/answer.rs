@@ -39,7 +39,9 @@ pub(super) async fn collect(planned: Planned, query: &Arc<QueryContext>, task: A
     let Shape { grid, instant, limit } = shape;
     match planned {
         Planned::Text(text) => Ok(Value::String { at_ms: grid.start_ms, text }),
-        Planned::Scalar(Scalar::Known(values)) => Ok(Value::Scalar { grid, values: if values.len() == grid.len { values } else { vec![values[0]; grid.len] } }),
+        Planned::Scalar(Scalar::Known(values)) => {
+            Ok(Value::Scalar { grid, values: if values.len() == grid.len { values } else { vec![values[0]; grid.len] } })
+        }
         Planned::Scalar(Scalar::Computed(plan)) => {
             let (chunk, _held) = gather(plan, &task, query).await.map_err(from_datafusion)?;
             if chunk.len() != 1 {
@@ -71,7 +73,13 @@ pub(super) async fn collect(planned: Planned, query: &Arc<QueryContext>, task: A
     }
 }
 
-async fn collect_rows(plan: Arc<dyn ExecutionPlan>, names: Names, query: &Arc<QueryContext>, task: &Arc<TaskContext>, grid: Grid) -> Result<Rows> {
+async fn collect_rows(
+    plan: Arc<dyn ExecutionPlan>,
+    names: Names,
+    query: &Arc<QueryContext>,
+    task: &Arc<TaskContext>,
+    grid: Grid,
+) -> Result<Rows> {
     let mut result = Collected::new(names, grid, query, task);
     let mut stream = single_partition(plan).execute(0, Arc::clone(task)).map_err(from_datafusion)?;
     while let Some(batch) = stream.next().await.transpose().map_err(from_datafusion)? {

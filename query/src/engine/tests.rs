@@ -2,6 +2,9 @@
 
 use std::sync::atomic::AtomicUsize;
 
+use async_trait::async_trait;
+use isobar_block::{Exemplar, Labels, LabelsRef, Matcher, Metadata, SampleBuf, SeriesRun, SeriesSet, TimeRange, Timestamps};
+
 use super::*;
 use crate::result::{RawSeries, Rows, Value};
 use crate::testing::{MemorySource, labels};
@@ -18,14 +21,18 @@ fn sample_data() -> Arc<dyn Source> {
     let mut source = MemorySource::default();
     for (i, (job, instance)) in [("a", "0"), ("a", "1"), ("b", "0"), ("b", "1")].into_iter().enumerate() {
         let step = 60.0 * (i + 1) as f64;
-        minutely(&mut source, &format!("requests_total{{job=\"{job}\", instance=\"{instance}\"}}"), (0..=20).map(|t| Some(t as f64 * step)));
+        minutely(
+            &mut source,
+            &format!("requests_total{{job=\"{job}\", instance=\"{instance}\"}}"),
+            (0..=20).map(|t| Some(t as f64 * step)),
+        );
     }
     minutely(&mut source, "limit{job=\"a\", team=\"x\"}", (0..=20).map(|_| Some(1000.0)));
     minutely(&mut source, "limit{job=\"b\", team=\"y\"}", (0..=20).map(|_| Some(2000.0)));
     for twin in ["twin1", "twin2"] {
         minutely(&mut source, twin, [Some(1.0); 21]);
     }
-    minutely(&mut source, "gappy", (0..=20).map(|t| (t < 5 || t > 15).then_some(t as f64)));
+    minutely(&mut source, "gappy", (0..=20).map(|t| (!(5..=15).contains(&t)).then_some(t as f64)));
     for (le, count) in [("0.1", 10.0), ("0.5", 30.0), ("1", 40.0), ("+Inf", 40.0)] {
         minutely(&mut source, &format!("latency_bucket{{le=\"{le}\", job=\"a\"}}"), (0..=20).map(|t| Some(count * t as f64)));
     }
@@ -89,7 +96,10 @@ fn selects_and_aggregates() {
 #[test]
 fn selects_rows() {
     check("topk(1, requests_total)", &[("requests_total{job=\"b\", instance=\"1\"}", 2400.0)]);
-    check("bottomk by (job) (1, requests_total)", &[("requests_total{job=\"a\", instance=\"0\"}", 600.0), ("requests_total{job=\"b\", instance=\"0\"}", 1800.0)]);
+    check(
+        "bottomk by (job) (1, requests_total)",
+        &[("requests_total{job=\"a\", instance=\"0\"}", 600.0), ("requests_total{job=\"b\", instance=\"0\"}", 1800.0)],
+    );
     check("count(limitk(3, requests_total))", &[("{}", 3.0)]);
     check("count(limit_ratio(0.4, requests_total) or limit_ratio(-0.6, requests_total))", &[("{}", 4.0)]);
     check_error("topk(0/0, limit)", "Parameter value is NaN");
@@ -107,9 +117,15 @@ fn computes_elementwise() {
     check("vector(time())", &[("{}", 600.0)]);
     check("minute()", &[("{}", 10.0)]);
     check("timestamp(gappy @ 120)", &[("{}", 120.0)]);
-    check("label_replace(limit, \"who\", \"team $1\", \"team\", \"(.*)\") > 1500", &[("limit{job=\"b\", team=\"y\", who=\"team y\"}", 2000.0)]);
+    check(
+        "label_replace(limit, \"who\", \"team $1\", \"team\", \"(.*)\") > 1500",
+        &[("limit{job=\"b\", team=\"y\", who=\"team y\"}", 2000.0)],
+    );
     check("label_join(limit, \"j\", \"-\", \"job\", \"team\") < 1500", &[("limit{job=\"a\", team=\"x\", j=\"a-x\"}", 1000.0)]);
-    check_error("label_replace(limit, \"job\", \"\", \"job\", \".*\") and label_replace(limit, \"team\", \"\", \"team\", \".*\") + label_replace(requests_total, \"instance\", \"\", \"instance\", \".*\")", "same labelset");
+    check_error(
+        "label_replace(limit, \"job\", \"\", \"job\", \".*\") and label_replace(limit, \"team\", \"\", \"team\", \".*\") + label_replace(requests_total, \"instance\", \"\", \"instance\", \".*\")",
+        "same labelset",
+    );
     check_error("abs({__name__=~\"twin.\"})", "same labelset");
 }
 
@@ -123,7 +139,10 @@ fn matches_vectors() {
     check("limit * on (job) group_right requests_total{job=\"a\", instance=\"1\"}", &[("{job=\"a\", instance=\"1\"}", 1_200_000.0)]);
     check("limit and on (job) requests_total{job=\"a\"}", &[("limit{job=\"a\", team=\"x\"}", 1000.0)]);
     check("limit unless on (job) requests_total{job=\"a\"}", &[("limit{job=\"b\", team=\"y\"}", 2000.0)]);
-    check("limit{job=\"a\"} or on (job) sum by (job) (requests_total)", &[("limit{job=\"a\", team=\"x\"}", 1000.0), ("{job=\"b\"}", 4200.0)]);
+    check(
+        "limit{job=\"a\"} or on (job) sum by (job) (requests_total)",
+        &[("limit{job=\"a\", team=\"x\"}", 1000.0), ("{job=\"b\"}", 4200.0)],
+    );
     check("limit{job=\"a\"} + on (job) fill_left(1) limit", &[("{job=\"a\"}", 2000.0), ("{job=\"b\"}", 2001.0)]);
     check_error("limit / on () requests_total", "found duplicate series for the match group {} on the right hand-side");
     check_error("requests_total / on (job) limit", "many-to-one matching must be explicit");
@@ -169,14 +188,18 @@ fn histogram(count: u64) -> isobar_block::Histogram {
 
 #[test]
 fn evaluates_native_histograms() {
-    let mut source = MemorySource::default();
-    for pod in ["a", "b"] {
-        source.histograms(&format!("size{{pod=\"{pod}\"}}"), &(0..=10).map(|t| (t * MINUTE_MS, histogram(120 * t as u64))).collect::<Vec<_>>());
-    }
-    source.float("size{pod=\"c\"}", &[(10 * MINUTE_MS, 5.0)]);
-    let source: Arc<dyn Source> = Arc::new(source);
+    let histograms: Vec<_> = (0..=10).map(|t| histogram(120 * t)).collect();
+    let native = SampleBuf {
+        timestamps: Timestamps::shared((0..=10).map(|t| t * MINUTE_MS).collect()),
+        values: histograms.iter().map(|h| h.sum).collect(),
+        histograms: histograms.into_iter().enumerate().map(|(i, h)| (i as u32, Arc::new(h))).collect(),
+    };
+    let float = SampleBuf { timestamps: Timestamps::unshared(vec![10 * MINUTE_MS]), values: vec![5.0], histograms: Vec::new() };
+    let series = ["a", "b", "c"].map(|pod| labels(&format!("size{{pod=\"{pod}\"}}"))).to_vec();
+    let source: Arc<dyn Source> = Arc::new(Crowd { series, samples: vec![native.clone(), native, float], reads: Arc::default() });
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let ask = |query: &str| runtime.block_on(engine().query(Arc::clone(&source), request(query, Grid::instant(10 * MINUTE_MS)))).expect(query);
+    let ask =
+        |query: &str| runtime.block_on(engine().query(Arc::clone(&source), request(query, Grid::instant(10 * MINUTE_MS)))).expect(query);
     let one = |query: &str| match ask(query).value {
         Value::Rows(rows) if rows.labels.len() == 1 => (rows.values[0], rows.histograms.first().map(|(_, _, h)| h.count())),
         other => panic!("{query}: {other:?}"),
@@ -204,7 +227,9 @@ fn annotates() {
 
 #[test]
 fn gives_other_values() {
-    let Value::Scalar { values, .. } = run("scalar(limit{job=\"a\"}) + 1", Grid::instant(0)).expect("answers").value else { panic!("not a scalar") };
+    let Value::Scalar { values, .. } = run("scalar(limit{job=\"a\"}) + 1", Grid::instant(0)).expect("answers").value else {
+        panic!("not a scalar")
+    };
     assert_eq!(values, [1001.0]);
     let Value::String { text, .. } = run("\"text\"", Grid::instant(0)).expect("answers").value else { panic!("not a text") };
     assert_eq!(text, "text");
@@ -221,76 +246,90 @@ fn explains() {
     let source = crowd(1000, 240);
     let request = request("sum by (job) (rate(x_total[5m]))", Grid { start_ms: 600_000, step_ms: 15_000, len: 100 });
     let plan = runtime.block_on(engine().explain(source, request, true)).expect("explains");
-    for part in ["AggregateExec: mode=Final", "CoalescePartitionsExec", "AggregateExec: mode=Partial", "SeriesScanExec: matchers=[__name__=\"x_total\"], fn=rate[300000ms], labels=by(job)", "partitions=2", "samples=240"] {
+    for part in [
+        "AggregateExec: mode=Final",
+        "CoalescePartitionsExec",
+        "AggregateExec: mode=Partial",
+        "SeriesScanExec: matchers=[__name__=\"x_total\"], fn=rate[300000ms], labels=by(job)",
+        "partitions=2",
+        "samples=240",
+    ] {
         assert!(plan.contains(part), "{part} is not in\n{plan}");
     }
 }
 
-/// Many series in memory that are counted when they are read.
+/// Series in memory that are counted when they are read.
+#[derive(Clone)]
 struct Crowd {
-    series: Vec<isobar_block::Labels>,
-    samples: isobar_block::SampleBuf,
+    /// Ascending.
+    series: Vec<Labels>,
+    /// One for each series, or one for all.
+    samples: Vec<SampleBuf>,
     reads: Arc<AtomicUsize>,
 }
 
 fn crowd(series: usize, samples: usize) -> Arc<Crowd> {
     let mut series: Vec<_> = (0..series).map(|i| labels(&format!("x_total{{job=\"{}\", i=\"{i:06}\"}}", i % 10))).collect();
     series.sort();
-    let timestamps = isobar_block::Timestamps::shared((0..samples as i64).map(|i| i * 15_000).collect());
+    let timestamps = Timestamps::shared((0..samples as i64).map(|i| i * 15_000).collect());
     let values = (0..samples).map(|i| i as f64).collect();
-    Arc::new(Crowd { series, samples: isobar_block::SampleBuf { timestamps, values, histograms: Vec::new() }, reads: Arc::default() })
+    Arc::new(Crowd { series, samples: vec![SampleBuf { timestamps, values, histograms: Vec::new() }], reads: Arc::default() })
 }
 
-struct CrowdSet(Vec<isobar_block::Labels>, isobar_block::SampleBuf, Arc<AtomicUsize>);
+/// Some of the series.
+struct CrowdSet(Arc<Crowd>, Vec<usize>);
 
-#[async_trait::async_trait]
+#[async_trait]
 impl Source for Crowd {
-    async fn select(&self, _: &[isobar_block::Matcher], _: isobar_block::TimeRange) -> isobar_block::Result<Vec<Arc<dyn isobar_block::SeriesSet>>> {
-        Ok(vec![Arc::new(CrowdSet(self.series.clone(), self.samples.clone(), Arc::clone(&self.reads)))])
+    async fn select(&self, matchers: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<Arc<dyn SeriesSet>>> {
+        let rows = (0..self.series.len()).filter(|row| Matcher::all_match(matchers, self.series[*row].as_ref())).collect();
+        Ok(vec![Arc::new(CrowdSet(Arc::new(self.clone()), rows))])
     }
 
-    async fn label_names(&self, _: &[isobar_block::Matcher], _: isobar_block::TimeRange) -> isobar_block::Result<Vec<String>> {
+    async fn label_names(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    async fn label_values(&self, _: &str, _: &[isobar_block::Matcher], _: isobar_block::TimeRange) -> isobar_block::Result<Vec<String>> {
+    async fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    async fn exemplars(&self, _: &[isobar_block::Matcher], _: isobar_block::TimeRange) -> isobar_block::Result<Vec<(isobar_block::Labels, Vec<isobar_block::Exemplar>)>> {
+    async fn exemplars(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<(Labels, Vec<Exemplar>)>> {
         Ok(Vec::new())
     }
 
-    async fn metadata(&self, _: Option<&str>) -> isobar_block::Result<Vec<(String, Vec<isobar_block::Metadata>)>> {
+    async fn metadata(&self, _: Option<&str>) -> isobar_block::Result<Vec<(String, Vec<Metadata>)>> {
         Ok(Vec::new())
     }
 }
 
-#[async_trait::async_trait]
-impl isobar_block::SeriesSet for CrowdSet {
+#[async_trait]
+impl SeriesSet for CrowdSet {
     fn len(&self) -> usize {
-        self.0.len()
+        self.1.len()
     }
 
-    fn labels(&self, row: usize) -> isobar_block::LabelsRef<'_> {
-        self.0[row].as_ref()
+    fn labels(&self, row: usize) -> LabelsRef<'_> {
+        self.0.series[self.1[row]].as_ref()
     }
 
-    async fn load(&self, _: std::ops::Range<usize>, _: isobar_block::TimeRange) -> isobar_block::Result<Box<dyn isobar_block::SeriesRun>> {
+    async fn load(&self, _: std::ops::Range<usize>, _: TimeRange) -> isobar_block::Result<Box<dyn SeriesRun>> {
         // Really waits, so that loading takes the way over the other runtime.
         tokio::task::yield_now().await;
-        Ok(Box::new(CrowdRun(self.1.clone(), Arc::clone(&self.2))))
+        Ok(Box::new(CrowdRun(Arc::clone(&self.0), self.1.clone())))
     }
 }
 
-struct CrowdRun(isobar_block::SampleBuf, Arc<AtomicUsize>);
+struct CrowdRun(Arc<Crowd>, Vec<usize>);
 
-impl isobar_block::SeriesRun for CrowdRun {
-    fn read(&mut self, _: usize, out: &mut isobar_block::SampleBuf) -> isobar_block::Result<()> {
+impl SeriesRun for CrowdRun {
+    fn read(&mut self, row: usize, out: &mut SampleBuf) -> isobar_block::Result<()> {
+        let samples = &self.0.samples[self.1[row] % self.0.samples.len()];
         out.clear();
-        out.timestamps = self.0.timestamps.clone();
-        out.values.extend_from_slice(&self.0.values);
-        self.1.fetch_add(1, Ordering::Relaxed);
+        out.timestamps = samples.timestamps.clone();
+        out.values.extend_from_slice(&samples.values);
+        out.histograms.clone_from(&samples.histograms);
+        self.0.reads.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -309,7 +348,9 @@ fn stops_within_10_ms_of_being_dropped() {
         for _ in 0..TRIES {
             let before = source.reads.load(Ordering::Relaxed);
             let reads = Arc::clone(&source.reads);
-            let timed_out = runtime.block_on(async { tokio::time::timeout(Duration::from_millis(20), engine.query(source.clone(), request(query, grid))).await.is_err() });
+            let timed_out = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_millis(20), engine.query(source.clone(), request(query, grid))).await.is_err()
+            });
             let dropped = Instant::now();
             assert!(timed_out && reads.load(Ordering::Relaxed) > before, "{query} was not running when it was dropped");
             let mut last = (reads.load(Ordering::Relaxed), Duration::ZERO);

@@ -65,7 +65,13 @@ impl VectorAggregate {
     /// The function for vectors of `steps` values, of which about `groups` are made. It is called with a value column and a
     /// histogram column.
     pub fn function(self, steps: usize, groups: usize, place: Place) -> Arc<AggregateUDF> {
-        Arc::new(AggregateUDF::from(VectorFunction { aggregate: self, steps, groups, place, signature: Signature::any(2, Volatility::Immutable) }))
+        Arc::new(AggregateUDF::from(VectorFunction {
+            aggregate: self,
+            steps,
+            groups,
+            place,
+            signature: Signature::any(2, Volatility::Immutable),
+        }))
     }
 }
 
@@ -182,7 +188,9 @@ impl VectorAccumulator {
         let at = group * self.steps..(group + 1) * self.steps;
         match (self.aggregate, self.columns.as_mut_slice()) {
             (VectorAggregate::Sum, [sum, comp]) => kernel::sum_update(&mut sum[at.clone()], &mut comp[at], row),
-            (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_update(&mut sum[at.clone()], &mut comp[at.clone()], &mut count[at], row),
+            (VectorAggregate::Avg, [sum, comp, count]) => {
+                kernel::avg_update(&mut sum[at.clone()], &mut comp[at.clone()], &mut count[at], row)
+            }
             (VectorAggregate::Min, [best]) => kernel::min_update(&mut best[at], row),
             (VectorAggregate::Max, [best]) => kernel::max_update(&mut best[at], row),
             (VectorAggregate::Count, [count]) => kernel::count_update(&mut count[at], row),
@@ -280,7 +288,13 @@ impl VectorAccumulator {
 }
 
 impl GroupsAccumulator for VectorAccumulator {
-    fn update_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], filter: Option<&BooleanArray>, total_num_groups: usize) -> Result<()> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
         self.grow(total_num_groups);
         if filter.is_some() {
             return internal_err!("aggregations of vectors have no filter");

@@ -72,7 +72,10 @@ pub fn window_notes(query: &QueryContext, span: Span, notes: Notes, combining: C
         query.warn(span, format_args!("this native histogram metric is not a gauge: {metric:?}"));
     }
     if notes.mixed_schemas {
-        query.warn(span, format_args!("vector contains a mix of histograms with exponential and custom buckets schemas for metric name {metric:?}"));
+        query.warn(
+            span,
+            format_args!("vector contains a mix of histograms with exponential and custom buckets schemas for metric name {metric:?}"),
+        );
     }
     if notes.reset_collision {
         query.warn(span, format_args!("conflicting counter resets during histogram {addition}"));

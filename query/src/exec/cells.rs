@@ -75,7 +75,8 @@ pub fn cells_of(column: &ArrayRef) -> Result<Vec<Cell>> {
     if column.null_count() == column.len() {
         return Ok(Vec::new());
     }
-    let column: &BinaryArray = column.as_binary_opt().ok_or_else(|| DataFusionError::Internal("a histogram column is not binary".into()))?;
+    let column: &BinaryArray =
+        column.as_binary_opt().ok_or_else(|| DataFusionError::Internal("a histogram column is not binary".into()))?;
     let mut cells = Vec::new();
     for row in (0..column.len()).filter(|row| column.is_valid(*row)) {
         decode_cells(row as u32, column.value(row), &mut cells)?;

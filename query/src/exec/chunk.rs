@@ -180,10 +180,11 @@ impl Chunk {
         let (Some(labels), Some(values), Some(cells)) = (columns.next(), columns.next(), columns.next()) else {
             return Err(DataFusionError::Internal("a batch has no labels, no values or no histograms".into()));
         };
-        let labels = labels.as_binary_view_opt().cloned().ok_or_else(|| DataFusionError::Internal("a label column is not binary".into()))?;
+        let labels =
+            labels.as_binary_view_opt().cloned().ok_or_else(|| DataFusionError::Internal("a label column is not binary".into()))?;
         let floats = flat_values(&values)?.values().clone();
         drop(values);
-        let steps = if rows == 0 { 0 } else { floats.len() / rows };
+        let steps = floats.len().checked_div(rows).unwrap_or(0);
         let values = floats.into_inner().into_vec::<f64>().unwrap_or_else(|shared| ScalarBuffer::<f64>::from(shared).to_vec());
         Ok(Self { steps, labels, values, cells: cells_of(&cells)? })
     }

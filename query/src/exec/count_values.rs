@@ -36,7 +36,13 @@ impl Operator for CountValues {
     }
 
     fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
-        Ok(Box::new(Counting { label: self.label.clone(), steps: self.steps, rows: HashMap::new(), counts: Vec::new(), query: Arc::clone(query) }))
+        Ok(Box::new(Counting {
+            label: self.label.clone(),
+            steps: self.steps,
+            rows: HashMap::new(),
+            counts: Vec::new(),
+            query: Arc::clone(query),
+        }))
     }
 }
 
@@ -61,7 +67,11 @@ impl Worker for Counting {
                     Some((bits, target)) if bits == v.to_bits() && !is_histogram(*v) => target,
                     _ => {
                         key.clear();
-                        let text = if is_histogram(*v) { cells.next().map(|c| histogram_text(&c.histogram)).unwrap_or_default() } else { go_decimal(*v) };
+                        let text = if is_histogram(*v) {
+                            cells.next().map(|c| histogram_text(&c.histogram)).unwrap_or_default()
+                        } else {
+                            go_decimal(*v)
+                        };
                         with_label(input.labels(row), &self.label, &text, &mut key);
                         match self.rows.get(&key) {
                             Some(target) => *target,

@@ -57,7 +57,16 @@ mod tests {
 
     #[test]
     fn prints_as_go() {
-        for (v, expected) in [(5.0, "5"), (1.1, "1.1"), (-0.5, "-0.5"), (f64::NEG_INFINITY, "-Inf"), (f64::NAN, "NaN"), (1e-7, "1e-07"), (1e21, "1e+21"), (1e20, "100000000000000000000")] {
+        for (v, expected) in [
+            (5.0, "5"),
+            (1.1, "1.1"),
+            (-0.5, "-0.5"),
+            (f64::NEG_INFINITY, "-Inf"),
+            (f64::NAN, "NaN"),
+            (1e-7, "1e-07"),
+            (1e21, "1e+21"),
+            (1e20, "100000000000000000000"),
+        ] {
             assert_eq!(go_float(v), expected);
         }
         assert_eq!(go_decimal(1e22), "10000000000000000000000");

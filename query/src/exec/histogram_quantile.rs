@@ -13,7 +13,7 @@ use super::chunk::{ABSENT, Chunk, ChunkBuilder, labels_from_bytes, present};
 use super::context::QueryContext;
 use super::labels::{DROP_MARK, LabelRule, with_label};
 use super::operator::{Operator, WholeWorker, Worker};
-use super::scalar::side_params;
+use super::scalar::{at_step, side_params};
 use super::scan::{Param, warn_quantiles};
 use crate::kernel::bucket::{Bucket, bucket_fraction, bucket_quantile};
 use crate::kernel::histogram::FloatHistogram;
@@ -59,52 +59,63 @@ impl Operator for HistogramQuantiles {
             warn_quantiles(query, *span, values);
         }
         let (steps, span, label, query) = (self.steps, self.span, self.label.clone(), Arc::clone(query));
-        let run = move |chunk: Chunk| {
-            let mut out = ChunkBuilder::new(steps, 0);
-            let mut buckets = Vec::new();
-            for histogram in histograms(&chunk, span, &query) {
-                query.check_canceled()?;
-                let labels = labels_from_bytes(&histogram.labels);
-                let metric = labels.metric_name();
-                if label.as_deref().is_some_and(|label| labels.get(label).is_some()) {
-                    return Err(Error::Execution(format!("label {} already exists in the histogram; use another label for the quantiles", label.as_deref().unwrap_or_default())));
-                }
-                for q in &quantiles {
-                    let mut forced = false;
-                    let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, (&query, span), |step, buckets| match buckets {
-                        Buckets::Classic(buckets) => {
-                            let found = bucket_quantile(at_step(q, step), buckets);
-                            forced |= found.forced_monotonic.is_some();
-                            found.value
-                        }
-                        Buckets::Native(histogram) => {
-                            let found = histogram.quantile(at_step(q, step));
-                            if histogram.has_nan_observations() {
-                                let effect = if found.is_nan() { "result is NaN" } else { "result is skewed higher" };
-                                query.info(span, format_args!("input to histogram_quantile has NaN observations, {effect} for metric name {metric:?}"));
+        let run =
+            move |chunk: Chunk| {
+                let mut out = ChunkBuilder::new(steps, 0);
+                let mut buckets = Vec::new();
+                for histogram in histograms(&chunk, span, &query) {
+                    query.check_canceled()?;
+                    let labels = labels_from_bytes(&histogram.labels);
+                    let metric = labels.metric_name();
+                    if label.as_deref().is_some_and(|label| labels.get(label).is_some()) {
+                        return Err(Error::Execution(format!(
+                            "label {} already exists in the histogram; use another label for the quantiles",
+                            label.as_deref().unwrap_or_default()
+                        )));
+                    }
+                    for q in &quantiles {
+                        let mut forced = false;
+                        let any = each_step(&chunk, &histogram, steps, &mut buckets, &mut out.values, (&query, span), |step, buckets| {
+                            match buckets {
+                                Buckets::Classic(buckets) => {
+                                    let found = bucket_quantile(at_step(q, step), buckets);
+                                    forced |= found.forced_monotonic.is_some();
+                                    found.value
+                                }
+                                Buckets::Native(histogram) => {
+                                    let found = histogram.quantile(at_step(q, step));
+                                    if histogram.has_nan_observations() {
+                                        let effect = if found.is_nan() { "result is NaN" } else { "result is skewed higher" };
+                                        query.info(
+                                            span,
+                                            format_args!(
+                                                "input to histogram_quantile has NaN observations, {effect} for metric name {metric:?}"
+                                            ),
+                                        );
+                                    }
+                                    found
+                                }
                             }
-                            found
+                        });
+                        if forced {
+                            note_forced(&query, span, labels);
                         }
-                    });
-                    if forced {
-                        note_forced(&query, span, labels);
-                    }
-                    if !any {
-                        out.values.truncate(out.len() * steps);
-                        continue;
-                    }
-                    match &label {
-                        None => out.push_labels(labels),
-                        Some(label) => {
-                            let mut bytes = Vec::new();
-                            with_label(labels, label, &open_metrics_float(at_step(q, 0)), &mut bytes);
-                            out.push_labels(labels_from_bytes(&bytes));
+                        if !any {
+                            out.values.truncate(out.len() * steps);
+                            continue;
+                        }
+                        match &label {
+                            None => out.push_labels(labels),
+                            Some(label) => {
+                                let mut bytes = Vec::new();
+                                with_label(labels, label, &open_metrics_float(at_step(q, 0)), &mut bytes);
+                                out.push_labels(labels_from_bytes(&bytes));
+                            }
                         }
                     }
                 }
-            }
-            Ok(out.finish())
-        };
+                Ok(out.finish())
+            };
         Ok(Box::new(WholeWorker::new(steps, run)))
     }
 }
@@ -205,7 +216,13 @@ fn histograms(chunk: &Chunk, span: Span, query: &QueryContext) -> Vec<HistogramR
         }
         let text = labels.get(BUCKET_LABEL).unwrap_or("");
         let Some(bound) = parse_bound(text) else {
-            query.warn(span, format_args!("bucket label \"le\" is missing or has a malformed value of {text:?} for metric name {:?}", labels.metric_name()));
+            query.warn(
+                span,
+                format_args!(
+                    "bucket label \"le\" is missing or has a malformed value of {text:?} for metric name {:?}",
+                    labels.metric_name()
+                ),
+            );
             continue;
         };
         let at = rows_of(&classic, labels, &mut all);
@@ -217,7 +234,8 @@ fn histograms(chunk: &Chunk, span: Span, query: &QueryContext) -> Vec<HistogramR
 fn parse_bound(text: &str) -> Option<f64> {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     // Rust reads a few words that Go does not, and the other way round.
-    let word_is_known = !unsigned.starts_with(|c: char| c.is_ascii_alphabetic()) || ["inf", "infinity", "nan"].iter().any(|w| unsigned.eq_ignore_ascii_case(w));
+    let word_is_known = !unsigned.starts_with(|c: char| c.is_ascii_alphabetic())
+        || ["inf", "infinity", "nan"].iter().any(|w| unsigned.eq_ignore_ascii_case(w));
     text.parse().ok().filter(|_| word_is_known)
 }
 
@@ -254,10 +272,6 @@ fn each_step(
         out.push(value);
     }
     any
-}
-
-fn at_step(values: &[f64], step: usize) -> f64 {
-    values.get(step).or(values.first()).copied().unwrap_or(f64::NAN)
 }
 
 fn note_forced(query: &QueryContext, span: Span, labels: LabelsRef<'_>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use isobar_block::{LabelsRef, Matcher};
 
-use super::cells::Cell;
+use super::cells::{Cell, is_histogram};
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, any_present, labels_from_bytes, present};
 use super::context::QueryContext;
 use super::labels::{METADATA_LABELS, braced, with_label};
@@ -123,6 +123,9 @@ impl Joining {
         let mut best: Option<(usize, f64)> = None;
         for row in rows {
             let time = infos.row(*row)[step];
+            if is_histogram(time) {
+                return Err(Error::Execution(format!("this should be an info metric, with float samples: {}", braced(infos.labels(*row)))));
+            }
             if !present(time) {
                 continue;
             }

@@ -9,7 +9,7 @@ use super::chunk::{ABSENT, Chunk, present};
 use super::context::QueryContext;
 use super::histogram_ops::{self, Operand, Outcome, Site, Summary};
 use super::operator::{MapWorker, Operator, Worker};
-use super::scalar::side_params;
+use super::scalar::{at_step, side_params};
 use super::scan::Param;
 use crate::kernel::binary::{self, ElementOp};
 use crate::kernel::calendar::{self, CalendarFn};
@@ -134,7 +134,7 @@ pub fn apply(function: MapFn, params: &[Vec<f64>], grid: &Grid, values: &mut Vec
         MapFn::MaxOf | MapFn::MinOf => {
             let combine = if function == MapFn::MaxOf { math::go_max } else { math::go_min };
             for (step, v) in values.iter_mut().enumerate() {
-                *v = combine(*v, params[0].get(step).or(params[0].first()).copied().unwrap_or(f64::NAN));
+                *v = combine(*v, at_step(&params[0], step));
             }
         }
         MapFn::VectorScalar(op, return_bool) => {
@@ -161,7 +161,7 @@ fn map_histograms(function: MapFn, params: &[Vec<f64>], grid: &Grid, mut chunk: 
     leave_out_histograms(&mut chunk.values);
     apply(function, params, grid, &mut chunk.values, &mut Vec::new());
     for cell in cells {
-        let scalar = params.first().and_then(|p| p.get(cell.step as usize).or(p.first())).copied().unwrap_or(f64::NAN);
+        let scalar = params.first().map_or(f64::NAN, |p| at_step(p, cell.step as usize));
         let place = cell.row as usize * grid.len + cell.step as usize;
         match map_histogram(function, scalar, &cell, site, query) {
             Outcome::Nothing => {}
@@ -183,8 +183,12 @@ fn map_histogram(function: MapFn, scalar: f64, cell: &Cell, site: Site, query: &
             negative.scale(-1.0);
             Outcome::Histogram(negative)
         }
-        MapFn::VectorScalar(op, return_bool) => histogram_ops::binary(op, return_bool, Operand::Histogram(histogram), Operand::Float(scalar), site, query),
-        MapFn::ScalarVector(op, return_bool) => histogram_ops::binary(op, return_bool, Operand::Float(scalar), Operand::Histogram(histogram), site, query),
+        MapFn::VectorScalar(op, return_bool) => {
+            histogram_ops::binary(op, return_bool, Operand::Histogram(histogram), Operand::Float(scalar), site, query)
+        }
+        MapFn::ScalarVector(op, return_bool) => {
+            histogram_ops::binary(op, return_bool, Operand::Float(scalar), Operand::Histogram(histogram), site, query)
+        }
         MapFn::Summary(summary) => Outcome::Float(summary.of(histogram)),
         MapFn::Trim(lower) => Outcome::Histogram(histogram.trim(scalar, lower)),
         _ => Outcome::Nothing,

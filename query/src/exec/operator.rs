@@ -11,7 +11,9 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::execution_plan::{Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, SchedulingType};
+use datafusion::physical_plan::execution_plan::{
+    Boundedness, ChildrenPropertiesMode, EmissionType, ReplaceChildrenOptions, SchedulingType,
+};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
@@ -122,6 +124,7 @@ struct Sides {
 }
 
 impl OperatorExec {
+    #[expect(clippy::new_ret_no_self, reason = "plans are built as trait objects")]
     /// Puts `operator` on top of its inputs; the first is streamed, the others are read whole beforehand.
     pub fn new(operator: impl Operator, children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
         Self::with_operator(Arc::new(operator), children)
@@ -129,7 +132,8 @@ impl OperatorExec {
 
     fn with_operator(operator: Arc<dyn Operator>, children: Vec<Arc<dyn ExecutionPlan>>) -> Arc<dyn ExecutionPlan> {
         let parallel = operator.parallel();
-        let children: Vec<_> = children.into_iter().enumerate().map(|(i, child)| if i == 0 && parallel { child } else { single_partition(child) }).collect();
+        let children: Vec<_> =
+            children.into_iter().enumerate().map(|(i, child)| if i == 0 && parallel { child } else { single_partition(child) }).collect();
         let partitions = children.first().map_or(1, |c| c.properties().output_partitioning().partition_count());
         let schema = chunk::schema(operator.steps());
         let properties = properties(Arc::clone(&schema), partitions);
@@ -195,7 +199,11 @@ impl ExecutionPlan for OperatorExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Self::with_operator(Arc::clone(&self.operator), children))
     }
 
@@ -309,7 +317,8 @@ impl Drop for Held {
 /// # Errors
 /// Those of the plan, or when a limit on memory or samples is exceeded.
 pub async fn gather(plan: Arc<dyn ExecutionPlan>, task: &Arc<TaskContext>, query: &Arc<QueryContext>) -> Result<(Chunk, Held)> {
-    let mut held = Held { reservation: MemoryConsumer::new("gathered rows").register(task.memory_pool()), samples: 0, query: Arc::clone(query) };
+    let mut held =
+        Held { reservation: MemoryConsumer::new("gathered rows").register(task.memory_pool()), samples: 0, query: Arc::clone(query) };
     let steps = steps_of(&*plan);
     let mut stream = single_partition(plan).execute(0, Arc::clone(task))?;
     let mut chunks = Vec::new();

@@ -9,7 +9,7 @@ use super::annotate;
 use super::chunk::{ABSENT, Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
-use super::scalar::side_params;
+use super::scalar::{at_step, side_params};
 use super::scan::{Param, warn_quantiles};
 use crate::kernel::quantile::quantile;
 use crate::promql::ast::Span;
@@ -62,7 +62,7 @@ impl Operator for Quantile {
                     values.clear();
                     values.extend(rows.iter().map(|row| chunk.values[row * steps + step]).filter(|v| present(*v)));
                     any |= !values.is_empty();
-                    let q = quantiles.get(step).or(quantiles.first()).copied().unwrap_or(f64::NAN);
+                    let q = at_step(&quantiles, step);
                     out.values.push(if values.is_empty() { ABSENT } else { quantile(q, &mut values) });
                 }
                 if any {

@@ -11,6 +11,8 @@ use super::scan::RangeCall;
 use crate::kernel::histogram::FloatHistogram;
 use crate::kernel::histogram::window::{self, Border, Notes, Point, Sample};
 use crate::kernel::{RangeFn, WindowPlan};
+use crate::promql::ast::{RangeMode, Span};
+use isobar_block::histogram::ResetHint;
 use isobar_block::is_stale;
 
 /// The samples of a series.
@@ -49,7 +51,7 @@ impl Window<'_> {
         let sample = |i: usize| {
             let time = self.samples.timestamps[i];
             match histograms.next_if(|(at, _)| *at as usize == i) {
-                Some((_, h)) => Some((time, Sample::Histogram(&**h))),
+                Some((_, h)) => Some((time, Sample::Histogram(h))),
                 None if is_stale(self.samples.values[i]) => None,
                 None => Some((time, Sample::Float(self.samples.values[i]))),
             }
@@ -123,7 +125,11 @@ fn evaluate_window(call: &RangeCall, window: &Window<'_>, border: Border, query:
             }
             let mut notes = Notes::default();
             let histograms = window.histograms.iter().map(|(_, h)| &**h);
-            let total = if call.function == RangeFn::SumOverTime { window::sum(histograms, &mut notes) } else { window::avg(histograms, &mut notes) };
+            let total = if call.function == RangeFn::SumOverTime {
+                window::sum(histograms, &mut notes)
+            } else {
+                window::avg(histograms, &mut notes)
+            };
             annotate::window_notes(query, call.span, notes, Combining::Aggregation(metric));
             total.map_or(Found::Nothing, |h| Found::Histogram(Arc::new(h)))
         }
@@ -134,7 +140,13 @@ fn evaluate_window(call: &RangeCall, window: &Window<'_>, border: Border, query:
         RangeFn::TsOfLastOverTime => window.all().last().map_or(Found::Nothing, |(t, _)| Found::Float(*t as f64 / 1000.0)),
         RangeFn::TsOfFirstOverTime => window.all().first().map_or(Found::Nothing, |(t, _)| Found::Float(*t as f64 / 1000.0)),
         RangeFn::Changes | RangeFn::Resets => {
-            let samples: Vec<Sample<'_>> = window.all().into_iter().map(|(_, s)| s).collect();
+            let mut all = window.all();
+            if border.mode == RangeMode::Anchored {
+                // Of what was before the range, only the newest sample counts.
+                let anchor = all.partition_point(|(t, _)| *t <= border.start_ms).saturating_sub(1);
+                all.drain(..anchor);
+            }
+            let samples: Vec<Sample<'_>> = all.into_iter().map(|(_, s)| s).collect();
             Found::Float(window::transitions(call.function == RangeFn::Changes, &samples))
         }
         _ => {
@@ -144,6 +156,47 @@ fn evaluate_window(call: &RangeCall, window: &Window<'_>, border: Border, query:
             Found::Unchanged
         }
     }
+}
+
+/// A `smoothed` instant selector: corrects `out` where a neighbour of the step is a histogram, and gives the resulting ones.
+pub fn smoothed_instant(plan: &WindowPlan, samples: &Mixed<'_>, span: Span, query: &QueryContext, out: &mut [f64]) -> Vec<Cell> {
+    let spec = plan.spec();
+    let mut cells = Vec::new();
+    for (step, out) in out.iter_mut().enumerate() {
+        let at_ms = spec.grid.at(step);
+        let from = samples.timestamps.partition_point(|t| *t <= at_ms.saturating_sub(spec.lookback_ms));
+        let to = samples.timestamps.partition_point(|t| *t <= at_ms.saturating_add(spec.lookback_ms));
+        let first = samples.histograms.partition_point(|(i, _)| (*i as usize) < from);
+        let count = samples.histograms[first..].partition_point(|(i, _)| (*i as usize) < to);
+        let window = Window { samples, from, to, histograms: &samples.histograms[first..first + count] };
+        if count == 0 {
+            continue;
+        }
+        *out = ABSENT;
+        if window.floats() > 0 {
+            annotate::mixed_in_range(query, span, samples.metric);
+            continue;
+        }
+        let points = window.points();
+        let (before, after) = points.split_at(points.partition_point(|(t, _)| *t <= at_ms));
+        let found = match (before.last(), after.first()) {
+            (Some((t, h)), _) if *t == at_ms => Some((*h).clone()),
+            (Some(before), Some(after)) => {
+                let mut notes = Notes::default();
+                let counter = before.1.reset_hint != ResetHint::Gauge;
+                let found = window::interpolate(*before, *after, at_ms, counter, &mut notes);
+                annotate::window_notes(query, span, notes, Combining::Range(samples.metric));
+                found
+            }
+            (Some((_, h)), None) => Some((*h).clone()),
+            (None, _) => None,
+        };
+        if let Some(histogram) = found {
+            *out = HISTOGRAM;
+            cells.push(Cell { row: 0, step: step as u32, histogram: Arc::new(histogram) });
+        }
+    }
+    cells
 }
 
 fn difference(call: &RangeCall, points: &[Point<'_>], border: Border, query: &QueryContext, metric: &str) -> Found {

@@ -116,6 +116,11 @@ impl Operator for ScalarOf {
     }
 }
 
+/// Value of a scalar argument at a step: it has one value, or one for each step.
+pub fn at_step(values: &[f64], step: usize) -> f64 {
+    values.get(step).or(values.first()).copied().unwrap_or(f64::NAN)
+}
+
 /// The values of scalar arguments of an operator: those known, and the side inputs for the others.
 pub fn side_params(params: &[Param], sides: &[Chunk]) -> Vec<Vec<f64>> {
     resolve(params.iter(), sides.iter().map(|side| side.values.clone()).collect())

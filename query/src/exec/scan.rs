@@ -47,6 +47,8 @@ pub enum ScanFunction {
     Instant,
     /// The time of the newest value in the lookback.
     Timestamp,
+    /// The same for `info`, which has no use for histograms: where the newest sample is one, the marker of histograms.
+    InfoTimestamp,
     /// A function of a range vector.
     Range(RangeCall),
 }
@@ -79,7 +81,7 @@ impl ScanFunction {
     /// Whether the result is something else than a sample, so that the metric's name is removed.
     pub fn removes_names(&self) -> bool {
         match self {
-            Self::Instant => false,
+            Self::Instant | Self::InfoTimestamp => false,
             Self::Timestamp => true,
             Self::Range(call) => call.removes_names(),
         }
@@ -88,7 +90,7 @@ impl ScanFunction {
     /// Width of the range, unless this is an instant selector.
     pub fn range_ms(&self) -> Option<i64> {
         match self {
-            Self::Instant | Self::Timestamp => None,
+            Self::Instant | Self::Timestamp | Self::InfoTimestamp => None,
             Self::Range(call) => Some(call.range_ms),
         }
     }
@@ -114,6 +116,8 @@ pub struct ScanSpec {
     pub function: ScanFunction,
     /// What is left of the labels; all of them if `None`.
     pub rule: Option<LabelRule>,
+    /// Where the selector stands.
+    pub span: Span,
     /// How many partitions there should be.
     pub partitions: usize,
 }
@@ -150,7 +154,7 @@ impl DisplayAs for SeriesScanExec {
         write!(f, "SeriesScanExec: matchers={:?}, fn=", spec.selection.matchers)?;
         match &spec.function {
             ScanFunction::Instant => write!(f, "instant[lookback {}ms]", spec.windows.range_ms)?,
-            ScanFunction::Timestamp => write!(f, "timestamp[lookback {}ms]", spec.windows.range_ms)?,
+            ScanFunction::Timestamp | ScanFunction::InfoTimestamp => write!(f, "timestamp[lookback {}ms]", spec.windows.range_ms)?,
             ScanFunction::Range(call) => write!(f, "{}[{}ms]", call.name, call.range_ms)?,
         }
         match spec.windows.mode {
@@ -165,7 +169,14 @@ impl DisplayAs for SeriesScanExec {
         if shift_ms != 0 {
             write!(f, ", shift={shift_ms}ms")?;
         }
-        write!(f, ", steps={}, series={}, sets={}, partitions={}", spec.eval.len, spec.selection.series(), spec.selection.sets.len(), self.partitions.len())
+        write!(
+            f,
+            ", steps={}, series={}, sets={}, partitions={}",
+            spec.eval.len,
+            spec.selection.series(),
+            spec.selection.sets.len(),
+            self.partitions.len()
+        )
     }
 }
 
@@ -186,7 +197,11 @@ impl ExecutionPlan for SeriesScanExec {
         Ok(TreeNodeRecursion::Continue)
     }
 
-    fn replace_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>, _: ReplaceChildrenOptions) -> Result<Arc<dyn ExecutionPlan>> {
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Self::with_inputs(Arc::clone(&self.spec), children))
     }
 

@@ -52,7 +52,10 @@ impl Operator for Sort {
                 match &by {
                     SortBy::Value => {
                         let (x, y) = (chunk.values[*a], chunk.values[*b]);
-                        x.is_nan().cmp(&y.is_nan()).then_with(|| in_direction(x.partial_cmp(&y).unwrap_or(Ordering::Equal))).then_with(|| chunk.labels(*a).cmp(&chunk.labels(*b)))
+                        x.is_nan()
+                            .cmp(&y.is_nan())
+                            .then_with(|| in_direction(x.partial_cmp(&y).unwrap_or(Ordering::Equal)))
+                            .then_with(|| chunk.labels(*a).cmp(&chunk.labels(*b)))
                     }
                     SortBy::Labels(names) => in_direction(by_labels(names, chunk.labels(*a), chunk.labels(*b))),
                 }

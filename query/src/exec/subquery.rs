@@ -33,7 +33,11 @@ impl Operator for SubqueryRange {
     }
 
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fn={}[{}ms:{}ms], inner steps={}, steps={}", self.call.name, self.call.range_ms, self.inner.step_ms, self.inner.len, self.eval.len)
+        write!(
+            f,
+            "fn={}[{}ms:{}ms], inner steps={}, steps={}",
+            self.call.name, self.call.range_ms, self.inner.step_ms, self.inner.len, self.eval.len
+        )
     }
 
     fn steps(&self) -> usize {
@@ -100,7 +104,9 @@ impl Worker for SubqueryWorker {
             }
             out.push_labels(labels);
             match self.call.function {
-                RangeFn::Rate | RangeFn::Increase if histograms.is_empty() => note_counter_name(&self.query, self.call.span, labels.metric_name()),
+                RangeFn::Rate | RangeFn::Increase if histograms.is_empty() => {
+                    note_counter_name(&self.query, self.call.span, labels.metric_name())
+                }
                 RangeFn::QuantileOverTime => warn_quantiles(&self.query, self.call.params[0].1, &self.first),
                 _ => {}
             }

@@ -220,7 +220,8 @@ impl Matching {
         self.bytes.clear();
         self.spec.key.apply(labels, &mut self.bytes);
         let mask = self.seen.get(&many_key(&self.bytes));
-        let one: Vec<f64> = rows.row(row).iter().enumerate().map(|(step, v)| if mask.is_some_and(|m| m[step]) { ABSENT } else { *v }).collect();
+        let one: Vec<f64> =
+            rows.row(row).iter().enumerate().map(|(step, v)| if mask.is_some_and(|m| m[step]) { ABSENT } else { *v }).collect();
         if !any_present(&one) {
             return Ok(());
         }
@@ -259,7 +260,11 @@ impl Matching {
         for (m, (a, b)) in mask.iter_mut().zip(many.iter().zip(one)) {
             let matched = present(*a) && present(*b);
             if *m && matched {
-                let why = if self.spec.grouped { "grouping labels must ensure unique matches" } else { "many-to-one matching must be explicit (group_left/group_right)" };
+                let why = if self.spec.grouped {
+                    "grouping labels must ensure unique matches"
+                } else {
+                    "many-to-one matching must be explicit (group_left/group_right)"
+                };
                 return Err(Error::Execution(format!("multiple matches for labels: {why}")));
             }
             *m |= matched;
@@ -286,18 +291,18 @@ impl Matching {
     /// Does the steps again at which one side is a histogram.
     fn emit_histograms(&self, lhs: (&[f64], &[Cell]), rhs: (&[f64], &[Cell]), out: &mut [f64]) -> Vec<Cell> {
         let mut cells = Vec::new();
-        for step in 0..out.len() {
+        for (step, out) in out.iter_mut().enumerate() {
             let (a, b) = (lhs.0[step], rhs.0[step]);
             if !present(a) || !present(b) || !(is_histogram(a) || is_histogram(b)) {
                 continue;
             }
             let (a, b) = (operand(a, lhs.1, step), operand(b, rhs.1, step));
-            out[step] = ABSENT;
+            *out = ABSENT;
             match histogram_ops::binary(self.spec.op, self.spec.return_bool, a, b, self.spec.site, &self.query) {
                 Outcome::Nothing => {}
-                Outcome::Float(v) => out[step] = v,
+                Outcome::Float(v) => *out = v,
                 Outcome::Histogram(histogram) => {
-                    out[step] = HISTOGRAM;
+                    *out = HISTOGRAM;
                     cells.push(Cell { row: 0, step: step as u32, histogram: Arc::new(histogram) });
                 }
             }

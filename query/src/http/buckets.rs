@@ -26,7 +26,9 @@ pub(crate) fn api_buckets(h: &Histogram) -> Vec<ApiBucket> {
     if h.schema == CUSTOM_BUCKETS_SCHEMA {
         out.extend(indexed(&h.positive_spans, &positive).map(|(i, count)| custom(h, i, count)));
     } else {
-        out.push((BOTH, -h.zero_threshold, h.zero_threshold, zero));
+        if zero > 0.0 {
+            out.push((BOTH, -h.zero_threshold, h.zero_threshold, zero));
+        }
         let positive = indexed(&h.positive_spans, &positive);
         out.extend(positive.map(|(i, count)| exponential(h, border(i.saturating_sub(1), h.schema), border(i, h.schema), count)));
     }

@@ -15,7 +15,7 @@ use crate::exec::chunk::{HISTOGRAMS, LABELS, VALUES};
 use crate::exec::labels::{DROP_MARK, LabelRule, UnifyMarks, is_metadata};
 use crate::exec::operator::{OperatorExec, single_partition, steps_of};
 use crate::exec::scan::Param;
-use crate::exec::{count_values, quantile, topk};
+use crate::exec::{count_values, limit_ratio, quantile, topk};
 use crate::promql::ast::{Aggregate, AggregateOp, Expr};
 use crate::result::{Error, Result};
 
@@ -23,13 +23,21 @@ impl Planner {
     pub(super) fn aggregate(&self, aggregate: &Aggregate, cx: Cx<'_>) -> Result<Vector> {
         let rule = if aggregate.without { LabelRule::without(&aggregate.labels) } else { LabelRule::by(&aggregate.labels) };
         match aggregate.op {
-            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => self.select_rows(aggregate, rule, cx),
+            AggregateOp::Topk | AggregateOp::Bottomk | AggregateOp::Limitk | AggregateOp::LimitRatio => {
+                self.select_rows(aggregate, rule, cx)
+            }
             AggregateOp::Quantile => {
                 let (param, plans) = self.aggregate_param(aggregate, cx)?;
                 let input = self.grouped_input(aggregate, &rule, cx)?;
                 let span = param_expr(aggregate)?.span;
                 let operator = quantile::Quantile { param, span, input_span: aggregate.expr.span, steps: cx.grid.len };
-                Ok(Vector { plan: OperatorExec::new(operator, with_sides(input.plan, plans)), rows: input.groups, unique: true, origin: None, ..input })
+                Ok(Vector {
+                    plan: OperatorExec::new(operator, with_sides(input.plan, plans)),
+                    rows: input.groups,
+                    unique: true,
+                    origin: None,
+                    ..input
+                })
             }
             AggregateOp::CountValues => {
                 let label = self.text(param_expr(aggregate)?)?;
@@ -58,12 +66,20 @@ impl Planner {
         if input.names == Names::Marked && names {
             let steps = cx.grid.len;
             let unified = Vector { plan: OperatorExec::new(UnifyMarks { rule: rule.clone(), steps }, vec![input.plan]), ..input };
-            let kept = if aggregate.without { LabelRule::dropping(&aggregate.labels, &["__name__"]) } else { LabelRule::keeping(&aggregate.labels, &[DROP_MARK]) };
+            let kept = if aggregate.without {
+                LabelRule::dropping(&aggregate.labels, &["__name__"])
+            } else {
+                LabelRule::keeping(&aggregate.labels, &[DROP_MARK])
+            };
             let plan = relabel(&unified, kept);
             return Ok(Vector { plan, ..unified });
         }
         let plan = relabel(&input, rule.clone());
-        let groups = input.origin.as_ref().filter(|_| input.rows > FEW_SERIES).map_or(input.groups, |selection| selection.estimate_groups(|labels, out| rule.apply(labels, out)));
+        let groups = input
+            .origin
+            .as_ref()
+            .filter(|_| input.rows > FEW_SERIES)
+            .map_or(input.groups, |selection| selection.estimate_groups(|labels, out| rule.apply(labels, out)));
         let names = if input.names == Names::Pending && rule.keeps_names() { Names::Pending } else { Names::Kept };
         Ok(Vector { plan, names, groups, ..input })
     }
@@ -74,7 +90,7 @@ impl Planner {
         let span = param_expr(aggregate)?.span;
         let steps = cx.grid.len;
         let plan = match aggregate.op {
-            AggregateOp::LimitRatio => OperatorExec::new(topk::LimitRatio { param, span, steps }, with_sides(input.plan, plans)),
+            AggregateOp::LimitRatio => OperatorExec::new(limit_ratio::LimitRatio { param, span, steps }, with_sides(input.plan, plans)),
             op => {
                 let order = match op {
                     AggregateOp::Topk => topk::Order::Largest,
@@ -83,7 +99,11 @@ impl Planner {
                 };
                 let select = topk::TopK { order, param, rule, steps, span: aggregate.expr.span, partial: false };
                 let several = input.plan.properties().output_partitioning().partition_count() > 1;
-                let plan = if several { OperatorExec::new(topk::TopK { partial: true, ..select.clone() }, with_sides(input.plan, plans.clone())) } else { input.plan };
+                let plan = if several {
+                    OperatorExec::new(topk::TopK { partial: true, ..select.clone() }, with_sides(input.plan, plans.clone()))
+                } else {
+                    input.plan
+                };
                 OperatorExec::new(select, with_sides(plan, plans))
             }
         };
@@ -143,9 +163,12 @@ fn hash_aggregate(function: VectorAggregate, input: Vector, place: Place) -> Res
     let args: Vec<Arc<dyn PhysicalExpr>> = vec![Arc::new(Column::new("values", VALUES)), Arc::new(Column::new("histograms", HISTOGRAMS))];
     let group_by = PhysicalGroupBy::new_single(vec![(labels, "labels".into())]);
     let groups = input.groups.clamp(1, input.rows.max(1));
-    let aggregate = AggregateExprBuilder::new(function.function(steps, groups, place), args).schema(Arc::clone(&schema)).alias("values").build();
+    let aggregate =
+        AggregateExprBuilder::new(function.function(steps, groups, place), args).schema(Arc::clone(&schema)).alias("values").build();
     let aggregates = vec![Arc::new(aggregate.map_err(internal)?)];
-    let build = |mode, group_by: PhysicalGroupBy, plan| AggregateExec::try_new(mode, group_by, aggregates.clone(), vec![None], plan, Arc::clone(&schema)).map_err(internal);
+    let build = |mode, group_by: PhysicalGroupBy, plan| {
+        AggregateExec::try_new(mode, group_by, aggregates.clone(), vec![None], plan, Arc::clone(&schema)).map_err(internal)
+    };
 
     let partitions = input.plan.properties().output_partitioning().partition_count();
     let plan: Arc<dyn ExecutionPlan> = if partitions == 1 || groups * 2 > input.rows {

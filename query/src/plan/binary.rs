@@ -47,7 +47,8 @@ impl Planner {
         let param = param_of(scalar, &mut sides);
         let plan = OperatorExec::new(Map::with_params(function, vec![param], cx.grid).at(site), with_sides(vector.plan, sides));
         let vector = Vector { plan, ..vector };
-        if !binary.op.is_comparison() || binary.return_bool { self.remove_names(vector, cx) } else { vector }
+        let keeps = binary.op.is_comparison() || matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        if !keeps || binary.return_bool { self.remove_names(vector, cx) } else { vector }
     }
 
     /// `</` and `>/` cut native histograms on the left at the scalar on the right; nothing else has a result.

@@ -110,7 +110,13 @@ impl Planner {
         if let ExprKind::Vector(selector) = &inner.kind {
             if cx.grid.len > 1 && selector.at.is_some() {
                 // The newest sample is the same one at all steps.
-                let once = self.selector(inner.span, selector, ScanFunction::Timestamp, Vec::new(), Cx { grid: Grid::instant(cx.grid.start_ms), ..cx })?;
+                let once = self.selector(
+                    inner.span,
+                    selector,
+                    ScanFunction::Timestamp,
+                    Vec::new(),
+                    Cx { grid: Grid::instant(cx.grid.start_ms), ..cx },
+                )?;
                 let plan = OperatorExec::new(crate::exec::subquery::StepBroadcast { steps: cx.grid.len }, vec![once.plan]);
                 return Ok(Vector { plan, ..once });
             }

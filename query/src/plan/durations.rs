@@ -86,7 +86,9 @@ pub(super) fn subquery_grid(subquery: &Subquery, grid: Grid, settings: &Settings
     }
     let len = (last - start_ms) / step_ms + 1;
     if len > MAX_SUBQUERY_STEPS {
-        return Err(Error::Execution(format!("a subquery of {len} steps is too long (limit {MAX_SUBQUERY_STEPS}); use a longer step or a shorter range")));
+        return Err(Error::Execution(format!(
+            "a subquery of {len} steps is too long (limit {MAX_SUBQUERY_STEPS}); use a longer step or a shorter range"
+        )));
     }
     Ok(Some(Grid { start_ms, step_ms, len: len as usize }))
 }

@@ -3,7 +3,7 @@
 use isobar_block::{MatchOp, Matcher};
 
 use super::{Cx, Planner, Settings, Vector, durations};
-use crate::exec::info::{InfoJoin, IDENTIFYING_LABELS};
+use crate::exec::info::{IDENTIFYING_LABELS, InfoJoin};
 use crate::exec::labels::METADATA_LABELS;
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::{ScanFunction, ScanSpec, SeriesScanExec};
@@ -102,11 +102,17 @@ impl Planner {
             std::sync::Arc::new(ScanSpec {
                 partitions: self.partitions(selection.series_at_least(), times.len),
                 selection,
-                windows: WindowSpec { grid: times, range_ms: self.settings.lookback_ms, lookback_ms: self.settings.lookback_ms, mode: RangeMode::Plain },
+                windows: WindowSpec {
+                    grid: times,
+                    range_ms: self.settings.lookback_ms,
+                    lookback_ms: self.settings.lookback_ms,
+                    mode: RangeMode::Plain,
+                },
                 eval: Grid { len: times.len, ..cx.grid },
                 // The newest of conflicting series wins, so that what counts is the time of the sample, not its value.
-                function: ScanFunction::Timestamp,
+                function: ScanFunction::InfoTimestamp,
                 rule: None,
+                span,
             }),
             Vec::new(),
         );

@@ -68,7 +68,9 @@ impl Planner {
                 let call = call(durations::positive_millis(range, &self.settings)?);
                 self.selector(unwrapped.span, selector, ScanFunction::Range(call), inputs, cx)
             }
-            ExprKind::Subquery(subquery) => self.subquery_call(subquery, call(durations::positive_millis(&subquery.range, &self.settings)?), inputs, cx),
+            ExprKind::Subquery(subquery) => {
+                self.subquery_call(subquery, call(durations::positive_millis(&subquery.range, &self.settings)?), inputs, cx)
+            }
             _ => Err(Error::BadData(format!("{name} needs a range vector"))),
         }
     }

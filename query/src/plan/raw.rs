@@ -37,9 +37,21 @@ impl RawPlan {
     pub fn describe(&self) -> String {
         match self {
             Self::Samples { selection, range } => {
-                format!("RawSamples: matchers={:?}, range={}..={}ms, series={}, sets={}\n", selection.matchers, range.start_ms(), range.end_ms(), selection.series(), selection.sets.len())
+                format!(
+                    "RawSamples: matchers={:?}, range={}..={}ms, series={}, sets={}\n",
+                    selection.matchers,
+                    range.start_ms(),
+                    range.end_ms(),
+                    selection.series(),
+                    selection.sets.len()
+                )
             }
-            Self::Subquery { plan, grid, .. } => format!("RawSubquery: step={}ms, steps={}\n{}", grid.step_ms, grid.len, DisplayableExecutionPlan::new(plan.as_ref()).indent(false)),
+            Self::Subquery { plan, grid, .. } => format!(
+                "RawSubquery: step={}ms, steps={}\n{}",
+                grid.step_ms,
+                grid.len,
+                DisplayableExecutionPlan::new(plan.as_ref()).indent(false)
+            ),
             Self::Empty => "RawSubquery: steps=0\n".into(),
         }
     }

@@ -70,7 +70,7 @@ impl HistogramSums {
             EmitTo::All => std::mem::take(&mut self.sums),
             EmitTo::First(_) => {
                 let later = self.sums.split_off(&(groups, 0));
-                let first = std::mem::replace(&mut self.sums, BTreeMap::new());
+                let first = std::mem::take(&mut self.sums);
                 self.sums = later.into_iter().map(|((group, step), sum)| ((group - groups, step), sum)).collect();
                 first
             }

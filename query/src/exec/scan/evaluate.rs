@@ -82,9 +82,11 @@ impl Evaluator {
     fn evaluate_floats(&mut self, ts: &[i64], values: &[f64], plan: &WindowPlan, out: &mut [f64]) {
         let spec = &*self.spec;
         match &spec.function {
-            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => instant::smoothed(ts, values, &spec.windows.grid, spec.windows.lookback_ms, out),
+            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => {
+                instant::smoothed(ts, values, &spec.windows.grid, spec.windows.lookback_ms, out)
+            }
             ScanFunction::Instant => instant::instant_with(plan.windows(), values, out),
-            ScanFunction::Timestamp => instant::timestamp_with(plan.windows(), ts, values, out),
+            ScanFunction::Timestamp | ScanFunction::InfoTimestamp => instant::timestamp_with(plan.windows(), ts, values, out),
             ScanFunction::Range(call) => {
                 let params = Params { first: &self.first, second: &self.second, eval: spec.eval };
                 kernel::range(call.function, &params, ts, values, plan, &mut self.scratch, out);
@@ -92,12 +94,19 @@ impl Evaluator {
         }
     }
 
-    fn evaluate_mixed(&mut self, samples: &SampleBuf, labels: LabelsRef<'_>, plan: &WindowPlan, values: &mut Vec<f64>, out: &mut [f64]) -> Vec<Cell> {
+    fn evaluate_mixed(
+        &mut self,
+        samples: &SampleBuf,
+        labels: LabelsRef<'_>,
+        plan: &WindowPlan,
+        values: &mut Vec<f64>,
+        out: &mut [f64],
+    ) -> Vec<Cell> {
         // The end of a series is no histogram, even if it is written as one.
         let proper = samples.histograms.iter().filter(|(_, h)| !isobar_block::is_stale(h.sum));
         let histograms: Vec<(u32, Arc<FloatHistogram>)> = proper.map(|(i, h)| (*i, Arc::new(FloatHistogram::from(&**h)))).collect();
         let spec = Arc::clone(&self.spec);
-        let by_step = matches!(spec.function, ScanFunction::Instant | ScanFunction::Timestamp) && spec.windows.mode == RangeMode::Plain;
+        let by_step = !matches!(spec.function, ScanFunction::Range(_)) && spec.windows.mode == RangeMode::Plain;
         values.clear();
         values.extend_from_slice(&samples.values);
         for (i, _) in &histograms {
@@ -109,7 +118,17 @@ impl Evaluator {
                 let mixed = Mixed { timestamps: &samples.timestamps, values, histograms: &histograms, metric: labels.metric_name() };
                 range_histograms::evaluate(call, plan, &mixed, &self.query, out)
             }
-            _ => {
+            ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => {
+                let mixed = Mixed { timestamps: &samples.timestamps, values, histograms: &histograms, metric: labels.metric_name() };
+                range_histograms::smoothed_instant(plan, &mixed, spec.span, &self.query, out)
+            }
+            ScanFunction::InfoTimestamp => {
+                for (step, (_, to)) in plan.windows().iter().enumerate().filter(|(_, (from, to))| from < to) {
+                    out[step] = if is_histogram(values[to - 1]) { HISTOGRAM } else { out[step] };
+                }
+                Vec::new()
+            }
+            ScanFunction::Instant | ScanFunction::Timestamp => {
                 let newest = plan.windows().iter().map(|(_, to)| to).enumerate().filter(|(step, _)| is_histogram(out[*step]));
                 let cell = |(step, to): (usize, usize)| {
                     let at = histograms.binary_search_by_key(&(to - 1), |(i, _)| *i as usize).ok()?;

@@ -78,7 +78,15 @@ impl SeriesReader {
             .iter()
             .zip(rows)
             .filter(|(_, rows)| !rows.is_empty())
-            .map(|(set, rows)| Cursor { set: Arc::clone(set), range: selection.range, next: rows.start, end: rows.end, run: None, loaded: rows.start, ahead: None })
+            .map(|(set, rows)| Cursor {
+                set: Arc::clone(set),
+                range: selection.range,
+                next: rows.start,
+                end: rows.end,
+                run: None,
+                loaded: rows.start,
+                ahead: None,
+            })
             .collect();
         Self {
             cursors,
@@ -250,7 +258,8 @@ fn merge(samples: &mut SampleBuf, later: &mut SampleBuf, spare: &mut SampleBuf, 
     let (mut i, mut j, mut hist_i, mut hist_j) = (0, 0, 0, 0);
     while i < samples.len() || j < later.len() {
         let take_later = j < later.len() && (i >= samples.len() || later.timestamps[j] <= samples.timestamps[i]);
-        let (from, at, histograms, hist) = if take_later { (&*later, j, &later.histograms, &mut hist_j) } else { (&*samples, i, &samples.histograms, &mut hist_i) };
+        let (from, at, histograms, hist) =
+            if take_later { (&*later, j, &later.histograms, &mut hist_j) } else { (&*samples, i, &samples.histograms, &mut hist_i) };
         while histograms.get(*hist).is_some_and(|(n, _)| (*n as usize) < at) {
             *hist += 1;
         }
