@@ -12,6 +12,10 @@ use isobar_ingest::decoded::{DecodedRequest, DecodedSeries, LabelForm, Sample, W
 use isobar_ingest::limits::LiveLimits;
 use isobar_ingest::{IngestConfig, Ingester, ReplayProgress};
 
+/// The allocator of the real program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PER_REQUEST: usize = 2000;
 const TARGET_SERIES: usize = 1000;
 
@@ -54,6 +58,7 @@ async fn run(phase: &str, dir: &Path, series: usize, samples: usize, writers: us
         return;
     }
     let fleet = Arc::new(Fleet::new(series));
+    println!("before the first write: VmRSS {} MiB", status_mib("VmRSS"));
     let scrapes = if phase == "tail" { samples..samples + (2_000_000 / series).clamp(1, 1000) } else { 0..samples };
     let total = (series * scrapes.len()) as f64;
     let start = cpu_seconds();
@@ -66,6 +71,7 @@ async fn run(phase: &str, dir: &Path, series: usize, samples: usize, writers: us
     let (wall, start) = (Instant::now(), cpu_seconds());
     write(&ingester, &fleet, scrapes, writers).await;
     let cpu = cpu_seconds() - start - making;
+    println!("heads: {} MiB by own estimate, VmRSS {} MiB", ingester.status(0).head_bytes >> 20, status_mib("VmRSS"));
     println!(
         "{phase}: {:.0} ns/sample CPU (and {:.0} to make the requests), wall {:.2} s = {:.2} M samples/s; VmHWM {} MiB, log {:.2} B/sample",
         cpu / total * 1e9,

@@ -40,7 +40,7 @@ pub struct IngestConfig {
     /// Writes are refused when the heads take this much memory.
     #[serde(with = "units::bytes")]
     pub head_max_bytes: u64,
-    /// A block is ended at about this size; a cut may write several.
+    /// A block is ended at about this size; a cut may write several. While a block is made it takes three times this memory.
     #[serde(with = "units::bytes")]
     pub block_bytes: u64,
     /// A series without samples for this long leaves the head, and is no longer active.
@@ -71,7 +71,7 @@ impl Default for IngestConfig {
             cut_interval: Duration::from_secs(30 * 60),
             head_cut_bytes: 2 << 30,
             head_max_bytes: 4 << 30,
-            block_bytes: 512 << 20,
+            block_bytes: 16 << 20,
             series_idle_time: Duration::from_secs(3600),
             exemplars_per_tenant: 100_000,
             metadata_per_tenant: 20_000,

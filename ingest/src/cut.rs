@@ -8,6 +8,8 @@
 //!
 //! A failure leaves everything as it is for the next try, which takes what was left and what came since.
 
+pub mod encoder;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -85,7 +87,9 @@ impl Ingester {
             tracing::warn!("the object store does not take blocks in time; the write-ahead log keeps them for the next start");
             Err(Error::Stopping)
         });
-        tokio::task::block_in_place(|| self.wal.close());
+        let wal = Arc::clone(&self.wal);
+        // It only fails if the runtime stops, which closes the log too.
+        let _ = tokio::task::spawn_blocking(move || wal.close()).await;
         result
     }
 
@@ -146,7 +150,7 @@ impl Ingester {
             let (mark, head, block_bytes) =
                 (WriterMark { id: self.writer_id.clone(), wal_segment_end: segment }, Arc::clone(head), self.config.block_bytes);
             let encode = move || next_block(cut.unwrap_or_else(|| HeadCut::new(head, max_epoch)), mark, block_bytes);
-            let (rest, encoded) = tokio::task::spawn_blocking(encode).await.map_err(|_| Error::Stopping)??;
+            let (rest, encoded) = self.encoder.run(encode).await??;
             let Some(encoded) = encoded else { break };
             in_time(encoded.upload(&**self.blocks.objects(), tenant)).await?;
             report.add(CutReport {

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 
 use crate::config::IngestConfig;
 use crate::cut::CutState;
+use crate::cut::encoder::Encoder;
 use crate::decoded::{DecodedRequest, WriteError, WriteOutcome, WriteSink};
 use crate::error::{Error, Result};
 use crate::head::Head;
@@ -47,11 +48,12 @@ pub struct Ingester {
     pub(crate) limits: LiveLimits,
     pub(crate) blocks: BlockStore,
     pub(crate) heads: RwLock<HashMap<TenantId, Arc<Head>>>,
-    pub(crate) wal: Wal,
+    pub(crate) wal: Arc<Wal>,
     /// The present epoch. Held for reading while a request is put into head and log.
     pub(crate) gate: RwLock<u32>,
     pub(crate) writer_id: String,
     pub(crate) metrics: Metrics,
+    pub(crate) encoder: Encoder,
     pub(crate) cuts: tokio::sync::Mutex<CutState>,
     /// Why writes are refused, if a limit is reached.
     pub(crate) full: Mutex<Option<String>>,
@@ -90,7 +92,7 @@ impl Ingester {
             max_queued_bytes: config.wal_max_queued_bytes as usize,
         };
         let first = recovered.next;
-        let wal = Wal::open(wal_config, first, recovered.wal_bytes, metrics.wal.clone())?;
+        let wal = Arc::new(Wal::open(wal_config, first, recovered.wal_bytes, metrics.wal.clone())?);
         let ingester = Arc::new(Self {
             limits,
             blocks,
@@ -99,6 +101,7 @@ impl Ingester {
             wal,
             writer_id,
             metrics,
+            encoder: Encoder::start().map_err(|e| Error::io(&config.wal_dir, e))?,
             cuts: tokio::sync::Mutex::new(CutState::new(config.cut_interval)),
             full: Mutex::new(None),
             stopping: AtomicBool::new(false),

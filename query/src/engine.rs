@@ -37,6 +37,10 @@ use memory::QueryMemoryPool;
 /// How many of the biggest consumers an over-limit error names.
 const NAMED_MEMORY_CONSUMERS: usize = 3;
 
+/// Stack of a thread that plans and executes: syntax trees may be [`promql::MAX_HEIGHT`] high, and an
+/// operator calls the one below it.
+const STACK_BYTES: usize = 32 << 20;
+
 /// Limits and defaults of the engine.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -116,6 +120,7 @@ impl Engine {
             .worker_threads(config.threads)
             .thread_name("isobar-query")
             .global_queue_interval(1)
+            .thread_stack_size(STACK_BYTES)
             .enable_time()
             .build()
             .map_err(|e| Error::Internal(format!("query engine: cannot start {} threads: {e}", config.threads)))?;

@@ -134,11 +134,14 @@ struct Cx<'a> {
     names: bool,
     /// The labels that an aggregation directly above groups by.
     reduce: Option<&'a LabelRule>,
+    /// Whether only count and sum of native histograms are asked for. As in Prometheus, resets of counters are then detected
+    /// when the samples are read.
+    detect_resets: bool,
 }
 
 impl Cx<'_> {
     fn plain(grid: Grid, names: bool) -> Cx<'static> {
-        Cx { grid, names, reduce: None }
+        Cx { grid, names, reduce: None, detect_resets: false }
     }
 }
 
@@ -293,6 +296,7 @@ impl Planner {
             function,
             rule,
             span,
+            detect_resets: cx.detect_resets,
             partitions: self.partitions(rows, cx.grid.len),
         };
         Ok(Vector {

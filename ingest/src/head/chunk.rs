@@ -28,7 +28,7 @@ pub struct TimestampRun {
 
 impl TimestampRun {
     /// Number of timestamps.
-    pub fn len(&self) -> usize {
+    pub fn samples(&self) -> usize {
         self.count as usize
     }
 
@@ -39,7 +39,7 @@ impl TimestampRun {
 
     /// Appends the timestamps.
     pub fn decode(&self, out: &mut Vec<i64>) -> Result<()> {
-        decode_timestamps(&self.bytes, self.len(), out)
+        decode_timestamps(&self.bytes, self.samples(), out)
     }
 
     fn heap_bytes(&self) -> usize {
@@ -107,8 +107,8 @@ pub struct Chunk {
 
 impl Chunk {
     /// Number of samples.
-    pub fn len(&self) -> usize {
-        self.times.len()
+    pub fn samples(&self) -> usize {
+        self.times.samples()
     }
 
     /// Memory that belongs to this chunk alone.
@@ -119,7 +119,7 @@ impl Chunk {
     /// Appends the values, and the histograms with places that count from `base`.
     pub fn decode(&self, base: usize, values: &mut Vec<f64>, histograms: &mut Vec<(u32, Arc<Histogram>)>) -> Result<()> {
         let (encoded, rest) = self.data.split_at(self.histograms_at as usize);
-        decode_values(self.codec, encoded, self.len(), values)?;
+        decode_values(self.codec, encoded, self.samples(), values)?;
         if rest.is_empty() {
             return Ok(());
         }

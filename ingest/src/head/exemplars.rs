@@ -77,9 +77,9 @@ impl ExemplarRing {
         self.newest.retain(|series, _| !gone(*series));
     }
 
-    /// Number of exemplars.
-    pub fn len(&self) -> usize {
-        self.ring.len()
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ring.is_empty()
     }
 }
 
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(ring.push(series, 1, &exemplar(1), 3), ExemplarVerdict::OutOfOrder);
         assert_eq!(ring.iter().map(|(_, _, e)| e.timestamp_ms).collect::<Vec<_>>(), [2, 3, 4]);
         ring.drop_through(1);
-        assert_eq!(ring.len(), 0);
+        assert!(ring.is_empty());
     }
 }

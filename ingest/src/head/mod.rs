@@ -92,7 +92,7 @@ impl Head {
 
     /// Whether it can be forgotten altogether.
     pub fn is_empty(&self) -> bool {
-        self.series() == 0 && self.families.lock().is_empty() && self.exemplars.lock().len() == 0
+        self.series() == 0 && self.families.lock().is_empty() && self.exemplars.lock().is_empty()
     }
 
     /// Appends all metadata to `records`, for a log that begins a new epoch.

@@ -54,7 +54,7 @@ impl Reader {
         {
             return Ok(cached.timestamps.clone());
         }
-        let mut millis = Vec::with_capacity(collected.runs.iter().map(|r| r.len()).sum::<usize>() + collected.tail_offsets.len());
+        let mut millis = Vec::with_capacity(collected.runs.iter().map(|r| r.samples()).sum::<usize>() + collected.tail_offsets.len());
         collected.decode_times(&mut millis)?;
         let timestamps = Timestamps::shared(millis);
         if self.cache.len() >= MAX_CACHED {

@@ -101,7 +101,7 @@ impl HeadReplay {
     /// [`Malformed`] if it cannot be read; what stands before is taken.
     pub fn samples(&mut self, entries: &[u8]) -> Result<(), Malformed> {
         let (known, gathered, numbers) = (&self.known, &mut self.gathered, &mut self.numbers);
-        let result = read_samples(entries, |number, timestamp_ms, value| match Self::find(known, number) {
+        read_samples(entries, |number, timestamp_ms, value| match Self::find(known, number) {
             Some(series) => {
                 if gathered.pages.len() <= series.page() {
                     gathered.pages.resize_with(series.page() + 1, Vec::new);
@@ -110,8 +110,7 @@ impl HeadReplay {
                 gathered.count += 1;
             }
             None => numbers.orphans += 1,
-        });
-        result
+        })
     }
 
     /// Samples and, as sixteen each, histograms that wait for [`HeadReplay::put_in`]. Each takes 24 bytes.

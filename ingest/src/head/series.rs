@@ -193,9 +193,9 @@ impl Series {
     fn seal_tail(&mut self, context: &mut AppendContext<'_>) {
         let mut from = self.chunks.len();
         let mut total = self.tail.len();
-        while from > 0 && self.chunks[from - 1].epoch == self.tail_epoch && self.chunks[from - 1].len() + total <= CHUNK_SAMPLES {
+        while from > 0 && self.chunks[from - 1].epoch == self.tail_epoch && self.chunks[from - 1].samples() + total <= CHUNK_SAMPLES {
             from -= 1;
-            total += self.chunks[from].len();
+            total += self.chunks[from].samples();
         }
         context.sealer.unsealed.clear();
         if total < CHUNK_SAMPLES || !self.unseal(from, context) {
@@ -212,6 +212,8 @@ impl Series {
         }
         context.new_bytes -= self.chunks.drain(from..).map(|c| c.heap_bytes() as i64).sum::<i64>();
         let chunk = context.sealer.seal(context.interner, self.tail_epoch, &mut context.new_bytes);
+        // Most series have few chunks, and there are many series: room to spare would be a good part of the memory.
+        self.chunks.reserve_exact(1);
         self.chunks.push(chunk);
     }
 
@@ -287,10 +289,10 @@ impl Series {
         let in_order = self.chunks.get(at).filter(|c| c.times.overlaps(range));
         let late_chunks = self.rare.as_ref().map_or(&[][..], |r| &r.late_chunks);
         for chunk in in_order.into_iter().chain(late_chunks.iter().filter(|c| c.times.overlaps(range))) {
-            let mut millis = Vec::with_capacity(chunk.len());
+            let mut millis = Vec::with_capacity(chunk.samples());
             chunk.times.decode(&mut millis)?;
             if let Ok(at) = millis.binary_search(&timestamp_ms) {
-                let (mut values, mut histograms) = (Vec::with_capacity(chunk.len()), Vec::new());
+                let (mut values, mut histograms) = (Vec::with_capacity(chunk.samples()), Vec::new());
                 chunk.decode(0, &mut values, &mut histograms)?;
                 let histogram = histograms.into_iter().find(|(i, _)| *i as usize == at).map(|(_, h)| h);
                 return Ok(Some((values[at].to_bits(), histogram)));

@@ -18,7 +18,7 @@ use crate::decoded::{DecodedSeries, LabelForm, Sample};
 
 /// An ingester in a directory that can be closed and opened again.
 struct Store {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     objects: Arc<dyn ObjectStore>,
     config: IngestConfig,
     limits: LiveLimits,
@@ -34,7 +34,7 @@ impl Store {
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = IngestConfig { wal_dir: dir.path().join("wal"), wal_segment_bytes: 64 << 10, ..IngestConfig::default() };
         change(&mut config);
-        let mut store = Self { dir, objects, config, limits: LiveLimits::default(), ingester: None };
+        let mut store = Self { _dir: dir, objects, config, limits: LiveLimits::default(), ingester: None };
         store.open().await.expect("opens");
         store
     }

@@ -74,6 +74,9 @@ struct Shared {
     arriving: AtomicUsize,
     total_bytes: AtomicU64,
     metrics: WalMetrics,
+    /// Lets a test fill the disk.
+    #[cfg(test)]
+    disk_full: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug)]
@@ -137,11 +140,19 @@ impl Wal {
             arriving: AtomicUsize::new(0),
             total_bytes: AtomicU64::new(old_bytes + segment::HEADER_BYTES),
             metrics,
+            #[cfg(test)]
+            disk_full: false.into(),
         });
         let writer = Writer { shared: Arc::clone(&shared), file };
         let path = shared.config.dir.clone();
         let thread = std::thread::Builder::new().name("wal".into()).spawn(move || writer.run()).map_err(|e| Error::io(path, e))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Makes writes fail as they do on a full disk.
+    #[cfg(test)]
+    pub fn set_disk_full(&self, full: bool) {
+        self.shared.disk_full.store(full, Ordering::SeqCst);
     }
 
     /// Announces a request.
@@ -333,6 +344,10 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &mut Batch) -> std::io::Result<()> {
+        #[cfg(test)]
+        if self.shared.disk_full.load(Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         if self.file.header.number != batch.segment {
             let header = Header { number: batch.segment, epoch: batch.epoch, previous_bytes: self.file.durable_bytes };
             self.file = SegmentFile::create(&self.shared.config.dir, header)?;

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use hashbrown::HashMap;
-use isobar_block::{Histogram, Labels, SampleBuf, TimeRange, is_stale};
+use isobar_block::{Histogram, Labels, LabelsRef, SampleBuf, TimeRange, is_stale};
+use tokio::task::JoinSet;
 
-use crate::exec::cells::{Cell, leave_out_histograms};
+use crate::exec::cells::leave_out_histograms;
 use crate::exec::chunk::{Chunk, any_present, labels_from_bytes, present};
 use crate::exec::context::QueryContext;
 use crate::exec::labels::{DROP_MARK, LabelRule};
-use crate::exec::operator::{gather, pause, single_partition};
+use crate::exec::operator::{gather, pause};
 use crate::exec::scan::reader::{SeriesReader, partitions};
 use crate::plan::{Names, Planned, RawPlan, Scalar, Selection};
 use crate::result::{Error, Grid, RawSeries, Result, Rows, Value};
@@ -50,10 +50,7 @@ pub(super) async fn collect(planned: Planned, query: &Arc<QueryContext>, task: A
             Ok(Value::Scalar { grid, values: chunk.values })
         }
         Planned::Vector(vector) => {
-            let mut rows = collect_rows(vector.plan, vector.names, query, &task, grid).await?;
-            if !instant {
-                sort_rows(&mut rows);
-            }
+            let mut rows = collect_rows(vector.plan, vector.names, query, &task, grid, !instant).await?;
             if limit > 0 && rows.labels.len() > limit {
                 rows.labels.truncate(limit);
                 rows.values.truncate(limit * grid.len);
@@ -73,120 +70,125 @@ pub(super) async fn collect(planned: Planned, query: &Arc<QueryContext>, task: A
     }
 }
 
+/// Runs all partitions side by side and puts their rows together: ascending by labels for a range query, in the order of the
+/// plan for an instant query.
 async fn collect_rows(
     plan: Arc<dyn ExecutionPlan>,
     names: Names,
     query: &Arc<QueryContext>,
     task: &Arc<TaskContext>,
     grid: Grid,
+    sorted: bool,
 ) -> Result<Rows> {
-    let mut result = Collected::new(names, grid, query, task);
-    let mut stream = single_partition(plan).execute(0, Arc::clone(task)).map_err(from_datafusion)?;
-    while let Some(batch) = stream.next().await.transpose().map_err(from_datafusion)? {
-        query.check_canceled()?;
-        result.add(batch)?;
+    let count = plan.properties().output_partitioning().partition_count();
+    let mut running = JoinSet::new();
+    for partition in 1..count {
+        running.spawn(collect_part(Arc::clone(&plan), partition, names, Arc::clone(query), Arc::clone(task)));
     }
-    Ok(result.finish())
+    let first = collect_part(plan, 0, names, Arc::clone(query), Arc::clone(task)).await?;
+    let mut parts = vec![first];
+    while let Some(part) = running.join_next().await {
+        parts.push(part.map_err(|e| if e.is_cancelled() { Error::Canceled } else { Error::Internal(e.to_string()) })??);
+    }
+    // The partitions of a scan hold ascending ranges of labels.
+    parts.sort_by_key(|part| part.partition);
+    put_together(parts, query, grid, sorted)
 }
 
-/// Rows of the answer so far. A series that comes in several rows, none of which has a value where another has one, is one.
-struct Collected<'a> {
-    rows: Rows,
-    index: HashMap<Labels, usize>,
-    names: Names,
-    unnamed: LabelRule,
-    query: &'a QueryContext,
+/// What one partition has given.
+struct Part {
+    partition: usize,
+    chunks: Vec<Chunk>,
+    rows: Vec<RowPlace>,
     reservation: MemoryReservation,
 }
 
-impl<'a> Collected<'a> {
-    fn new(names: Names, grid: Grid, query: &'a QueryContext, task: &TaskContext) -> Self {
-        Self {
-            rows: Rows { grid, labels: Vec::new(), values: Vec::new(), histograms: Vec::new() },
-            index: HashMap::new(),
-            names,
-            unnamed: LabelRule::without_names(),
-            query,
-            reservation: MemoryConsumer::new("answer").register(task.memory_pool()),
-        }
-    }
+/// A row of the answer, and where its values are.
+struct RowPlace {
+    labels: Labels,
+    chunk: u32,
+    row: u32,
+}
 
-    fn add(&mut self, batch: RecordBatch) -> Result<()> {
+async fn collect_part(
+    plan: Arc<dyn ExecutionPlan>,
+    partition: usize,
+    names: Names,
+    query: Arc<QueryContext>,
+    task: Arc<TaskContext>,
+) -> Result<Part> {
+    let reservation = MemoryConsumer::new("answer").register(task.memory_pool());
+    let unnamed = LabelRule::without_names();
+    let mut part = Part { partition, chunks: Vec::new(), rows: Vec::new(), reservation };
+    let mut stream = plan.execute(partition, task).map_err(from_datafusion)?;
+    while let Some(batch) = stream.next().await.transpose().map_err(from_datafusion)? {
+        query.check_canceled()?;
         let chunk = Chunk::from_batch(batch).map_err(from_datafusion)?;
-        self.query.hold_samples(chunk.values.len())?;
-        self.reservation.try_grow(chunk.size_bytes()).map_err(from_datafusion)?;
-        for row in 0..chunk.len() {
-            if any_present(chunk.row(row)) {
-                self.add_row(self.final_labels(&chunk, row), chunk.row(row), chunk.cells(row))?;
-            }
+        query.hold_samples(chunk.values.len())?;
+        part.reservation.try_grow(chunk.size_bytes()).map_err(from_datafusion)?;
+        for row in (0..chunk.len()).filter(|row| any_present(chunk.row(*row))) {
+            let labels = final_labels(chunk.labels(row), names, &unnamed);
+            part.rows.push(RowPlace { labels, chunk: part.chunks.len() as u32, row: row as u32 });
         }
-        Ok(())
+        part.chunks.push(chunk);
     }
+    Ok(part)
+}
 
-    fn finish(mut self) -> Rows {
-        if !self.rows.histograms.is_empty() {
-            leave_out_histograms(&mut self.rows.values);
-            self.rows.histograms.sort_by_key(|(row, step, _)| (*row, *step));
-        }
-        self.rows
+fn final_labels(labels: LabelsRef<'_>, names: Names, unnamed: &LabelRule) -> Labels {
+    let remove = match names {
+        Names::Kept => false,
+        Names::Pending => true,
+        Names::Marked => labels.get(DROP_MARK).is_some(),
+    };
+    if !remove {
+        return labels.to_owned();
     }
+    let mut bytes = Vec::new();
+    unnamed.apply(labels, &mut bytes);
+    labels_from_bytes(&bytes).to_owned()
+}
 
-    fn final_labels(&self, chunk: &Chunk, row: usize) -> Labels {
-        let labels = chunk.labels(row);
-        let remove = match self.names {
-            Names::Kept => false,
-            Names::Pending => true,
-            Names::Marked => labels.get(DROP_MARK).is_some(),
-        };
-        if !remove {
-            return labels.to_owned();
-        }
-        let mut bytes = Vec::new();
-        self.unnamed.apply(labels, &mut bytes);
-        labels_from_bytes(&bytes).to_owned()
+/// Rows with equal labels are one series in pieces, as long as no two have a value at the same step.
+fn put_together(parts: Vec<Part>, query: &QueryContext, grid: Grid, sorted: bool) -> Result<Rows> {
+    let mut places: Vec<(usize, &RowPlace)> =
+        parts.iter().enumerate().flat_map(|(part, p)| p.rows.iter().map(move |row| (part, row))).collect();
+    let unique = places.is_sorted_by(|a, b| a.1.labels < b.1.labels);
+    if !unique && sorted {
+        // Stable, since the rows are a few sorted runs, one for each partition, which this sort recognises.
+        places.sort_by(|a, b| a.1.labels.cmp(&b.1.labels));
     }
-
-    fn add_row(&mut self, labels: Labels, values: &[f64], cells: &[Cell]) -> Result<()> {
-        let steps = self.rows.grid.len;
-        let next = self.rows.labels.len();
-        let row = *self.index.entry(labels.clone()).or_insert(next);
-        self.rows.histograms.extend(cells.iter().map(|c| (row as u32, c.step, Arc::new(Histogram::from(&*c.histogram)))));
+    let mut rows = Rows {
+        grid,
+        labels: Vec::with_capacity(places.len()),
+        values: Vec::with_capacity(places.len() * grid.len),
+        histograms: Vec::new(),
+    };
+    let mut index: HashMap<&Labels, usize> = HashMap::new();
+    for (part, place) in &places {
+        query.check_canceled()?;
+        let chunk = &parts[*part].chunks[place.chunk as usize];
+        let (values, cells) = (chunk.row(place.row as usize), chunk.cells(place.row as usize));
+        let next = rows.labels.len();
+        let row = if unique { next } else { *index.entry(&place.labels).or_insert(next) };
+        rows.histograms.extend(cells.iter().map(|c| (row as u32, c.step, Arc::new(Histogram::from(&*c.histogram)))));
         if row == next {
-            self.rows.labels.push(labels);
-            self.rows.values.extend_from_slice(values);
-            return Ok(());
+            rows.labels.push(place.labels.clone());
+            rows.values.extend_from_slice(values);
+            continue;
         }
-        for (known, v) in self.rows.values[row * steps..][..steps].iter_mut().zip(values).filter(|(_, v)| present(**v)) {
+        for (known, v) in rows.values[row * grid.len..][..grid.len].iter_mut().zip(values).filter(|(_, v)| present(**v)) {
             if present(*known) {
                 return Err(Error::Execution("vector cannot contain metrics with the same labelset".into()));
             }
             *known = *v;
         }
-        Ok(())
     }
-}
-
-/// Orders rows by labels.
-fn sort_rows(rows: &mut Rows) {
-    if rows.labels.is_sorted() {
-        return;
+    if !rows.histograms.is_empty() {
+        leave_out_histograms(&mut rows.values);
+        rows.histograms.sort_by_key(|(row, step, _)| (*row, *step));
     }
-    let steps = rows.grid.len;
-    let mut order: Vec<usize> = (0..rows.labels.len()).collect();
-    // Stable, since the rows are a few sorted runs, one for each partition, which this sort recognises.
-    order.sort_by(|a, b| rows.labels[*a].cmp(&rows.labels[*b]));
-    let mut values = Vec::with_capacity(rows.values.len());
-    let mut places = vec![0; order.len()];
-    for (place, row) in order.iter().enumerate() {
-        values.extend_from_slice(&rows.values[row * steps..][..steps]);
-        places[*row] = place as u32;
-    }
-    rows.labels = order.iter().map(|row| rows.labels[*row].clone()).collect();
-    rows.values = values;
-    for (row, _, _) in &mut rows.histograms {
-        *row = places[*row as usize];
-    }
-    rows.histograms.sort_by_key(|(row, step, _)| (*row, *step));
+    Ok(rows)
 }
 
 async fn collect_raw(raw: RawPlan, query: &Arc<QueryContext>, task: &Arc<TaskContext>) -> Result<Vec<RawSeries>> {
@@ -194,8 +196,7 @@ async fn collect_raw(raw: RawPlan, query: &Arc<QueryContext>, task: &Arc<TaskCon
         RawPlan::Empty => Ok(Vec::new()),
         RawPlan::Samples { selection, range } => read_samples(&selection, range, query, task).await,
         RawPlan::Subquery { plan, names, grid } => {
-            let mut rows = collect_rows(plan, names, query, task, grid).await?;
-            sort_rows(&mut rows);
+            let rows = collect_rows(plan, names, query, task, grid, true).await?;
             let series = rows.labels.iter().zip(rows.values.chunks(grid.len)).map(|(labels, values)| RawSeries {
                 labels: labels.clone(),
                 floats: values.iter().enumerate().filter(|(_, v)| present(**v)).map(|(i, v)| (grid.at(i), *v)).collect(),
@@ -219,6 +220,7 @@ async fn read_samples(selection: &Selection, range: TimeRange, query: &Arc<Query
         while reader.advance().await? {
             query.check_canceled()?;
             let (labels, samples) = reader.read()?;
+            query.count_samples(samples.len());
             since_pause += samples.len();
             let (floats, histograms) = in_range(samples, range);
             query.hold_samples(floats.len() + histograms.len())?;

@@ -241,6 +241,16 @@ fn gives_other_values() {
 }
 
 #[test]
+fn survives_high_trees() {
+    let length = promql::MAX_HEIGHT as usize - 10;
+    let chain = "+ 1".repeat(length);
+    check(&format!("limit{{job=\"a\"}} {chain}"), &[("{job=\"a\", team=\"x\"}", 1000.0 + length as f64)]);
+    let depth = promql::MAX_NESTING as usize - 10;
+    let nested = format!("{}limit{{job=\"a\"}}{}", "abs(".repeat(depth), ")".repeat(depth));
+    check(&nested, &[("{job=\"a\", team=\"x\"}", 1000.0)]);
+}
+
+#[test]
 fn explains() {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let source = crowd(1000, 240);
@@ -332,6 +342,87 @@ impl SeriesRun for CrowdRun {
         self.0.reads.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Several sources as one, as a block and a head are.
+struct Layers(Vec<Crowd>);
+
+#[async_trait]
+impl Source for Layers {
+    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> isobar_block::Result<Vec<Arc<dyn SeriesSet>>> {
+        let mut sets = Vec::new();
+        for layer in &self.0 {
+            sets.extend(layer.select(matchers, range).await?);
+        }
+        Ok(sets)
+    }
+
+    async fn label_names(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn label_values(&self, _: &str, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn exemplars(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<(Labels, Vec<Exemplar>)>> {
+        Ok(Vec::new())
+    }
+
+    async fn metadata(&self, _: Option<&str>) -> isobar_block::Result<Vec<(String, Vec<Metadata>)>> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn merges_sets() {
+    let layer = |names: &[&str], from: i64, to: i64, value: f64| Crowd {
+        series: names.iter().map(|name| labels(&format!("x_total{{i=\"{name}\"}}"))).collect(),
+        samples: vec![SampleBuf {
+            timestamps: Timestamps::shared((from..=to).map(|t| t * MINUTE_MS).collect()),
+            values: (from..=to).map(|t| value + t as f64).collect(),
+            histograms: Vec::new(),
+        }],
+        reads: Arc::default(),
+    };
+    let ask = |layers: Vec<Crowd>, query: &str| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let answer =
+            runtime.block_on(engine().query(Arc::new(Layers(layers)), request(query, Grid::instant(10 * MINUTE_MS)))).expect(query);
+        let Value::Raw(raw) = answer.value else { panic!("{query} is not raw") };
+        raw.into_iter()
+            .map(|s| (s.labels.get("i").unwrap_or("").to_owned(), s.floats.iter().map(|(_, v)| *v).collect::<Vec<f64>>()))
+            .collect::<Vec<_>>()
+    };
+    // One after the other, in both orders, and overlapping: there the later set counts.
+    let found = ask(vec![layer(&["a", "b"], 1, 3, 0.0), layer(&["b", "c"], 4, 5, 100.0)], "x_total[20m]");
+    assert_eq!(
+        found,
+        [("a".into(), vec![1.0, 2.0, 3.0]), ("b".into(), vec![1.0, 2.0, 3.0, 104.0, 105.0]), ("c".into(), vec![104.0, 105.0])]
+    );
+    let found = ask(vec![layer(&["b"], 4, 5, 100.0), layer(&["b"], 1, 3, 0.0)], "x_total[20m]");
+    assert_eq!(found, [("b".into(), vec![1.0, 2.0, 3.0, 104.0, 105.0])]);
+    let found = ask(vec![layer(&["b"], 1, 4, 0.0), layer(&["b"], 3, 5, 100.0), layer(&["b"], 2, 2, 200.0)], "x_total[20m]");
+    assert_eq!(found, [("b".into(), vec![1.0, 202.0, 103.0, 104.0, 105.0])]);
+}
+
+/// Partitions are disjoint, so that each series is counted once however the sets overlap.
+#[test]
+fn partitions_sets() {
+    let many = |from: usize, to: usize| {
+        let mut layer = Crowd::clone(&crowd(0, 40));
+        layer.series = (from..to).map(|i| labels(&format!("x_total{{i=\"{i:05}\"}}"))).collect();
+        layer
+    };
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let source = Arc::new(Layers(vec![many(0, 3000), many(1000, 5000), many(4990, 5010)]));
+    let grid = Grid { start_ms: 300_000, step_ms: 15_000, len: 10 };
+    let answer = runtime.block_on(engine().query(source.clone(), request("count(x_total)", grid))).expect("answers");
+    let Value::Rows(rows) = answer.value else { panic!("not rows") };
+    assert_eq!(rows.values, [5010.0; 10]);
+    let answer = runtime.block_on(engine().query(source, request("x_total", grid))).expect("answers");
+    let Value::Rows(rows) = answer.value else { panic!("not rows") };
+    assert!(rows.labels.len() == 5010 && rows.labels.is_sorted());
 }
 
 /// How long reading goes on after each of several queries was dropped.

@@ -14,7 +14,7 @@ use super::operator::{Operator, Worker};
 use crate::result::{Error, Result};
 
 /// The labels that say which target a series is of.
-pub const IDENTIFYING_LABELS: [&str; 2] = ["instance", "job"];
+const IDENTIFYING_LABELS: [&str; 2] = ["instance", "job"];
 
 /// The operator. The second input are the info series, with the time of the newest sample as value.
 #[derive(Clone, Debug)]

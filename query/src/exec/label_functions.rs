@@ -8,7 +8,7 @@ use regex::Regex;
 use super::chunk::Chunk;
 use super::context::QueryContext;
 use super::labels::{map_labels, mark, with_label};
-use super::operator::{Operator, WholeWorker, Worker};
+use super::operator::{Operator, Worker};
 use super::unique::{OnConflict, join_rows};
 use crate::result::{Error, Result};
 
@@ -60,9 +60,9 @@ impl Operator for LabelReplace {
     fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let (destination, replacement, source) = (self.destination.clone(), self.replacement.clone(), self.source.clone());
         let (pattern, marks) = (self.pattern.clone(), self.marks);
-        let run = move |chunk: Chunk| {
-            let mut value = String::new();
-            let replaced = map_labels(chunk, |labels, out| match pattern.captures(labels.get(&source).unwrap_or("")) {
+        let mut value = String::new();
+        let relabel = move |chunk: Chunk| {
+            map_labels(chunk, |labels, out| match pattern.captures(labels.get(&source).unwrap_or("")) {
                 Some(captures) => {
                     value.clear();
                     captures.expand(&replacement, &mut value);
@@ -70,10 +70,9 @@ impl Operator for LabelReplace {
                 }
                 None if marks => mark(labels, out),
                 None => out.extend_from_slice(labels.as_bytes()),
-            });
-            join_rows(replaced, OnConflict::Fail)
+            })
         };
-        Ok(Box::new(WholeWorker::new(self.steps, run)))
+        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Vec::new() }))
     }
 }
 
@@ -117,13 +116,35 @@ impl Operator for LabelJoin {
 
     fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let (destination, separator, sources) = (self.destination.clone(), self.separator.clone(), self.sources.clone());
-        let run = move |chunk: Chunk| {
-            let joined = map_labels(chunk, |labels, out| {
+        let relabel = move |chunk: Chunk| {
+            map_labels(chunk, |labels, out| {
                 let values: Vec<&str> = sources.iter().map(|source| labels.get(source).unwrap_or("")).collect();
                 with_label(labels, &destination, &values.join(&separator), out);
-            });
-            join_rows(joined, OnConflict::Fail)
+            })
         };
-        Ok(Box::new(WholeWorker::new(self.steps, run)))
+        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Vec::new() }))
+    }
+}
+
+/// Changes labels as rows come, and in the end joins those that have become equal.
+struct Relabelling<F> {
+    relabel: F,
+    steps: usize,
+    done: Vec<Chunk>,
+}
+
+impl<F: FnMut(Chunk) -> Chunk + Send> Worker for Relabelling<F> {
+    fn push(&mut self, input: Chunk) -> Result<Option<Chunk>> {
+        self.done.push((self.relabel)(input));
+        Ok(None)
+    }
+
+    fn finish(&mut self) -> Result<Option<Chunk>> {
+        let all = Chunk::concat(self.steps, std::mem::take(&mut self.done));
+        join_rows(all, OnConflict::Fail).map(Some)
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.done.iter().map(Chunk::size_bytes).sum()
     }
 }

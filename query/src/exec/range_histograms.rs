@@ -125,6 +125,8 @@ fn evaluate_window(call: &RangeCall, window: &Window<'_>, border: Border, query:
             }
             let mut notes = Notes::default();
             let histograms = window.histograms.iter().map(|(_, h)| &**h);
+            let hinted = |hint| histograms.clone().any(|h| h.reset_hint == hint);
+            notes.reset_collision = hinted(ResetHint::Yes) && hinted(ResetHint::No);
             let total = if call.function == RangeFn::SumOverTime {
                 window::sum(histograms, &mut notes)
             } else {

@@ -118,6 +118,8 @@ pub struct ScanSpec {
     pub rule: Option<LabelRule>,
     /// Where the selector stands.
     pub span: Span,
+    /// Whether histograms without a hint on resets get one by comparison with the sample before.
+    pub detect_resets: bool,
     /// How many partitions there should be.
     pub partitions: usize,
 }
@@ -280,6 +282,11 @@ impl Scan {
         self.reservation.try_grow(2 * batch + PARTITION_MEMORY_BYTES)
     }
 
+    fn count(&self, decoded: usize) {
+        self.samples.add(decoded);
+        self.query.count_samples(decoded);
+    }
+
     async fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         self.query.check_canceled()?;
         let elapsed = self.metrics.elapsed_compute().clone();
@@ -306,11 +313,11 @@ impl Scan {
                 if !self.builder.is_empty() {
                     break;
                 }
-                decoded = 0;
+                self.count(std::mem::take(&mut decoded));
                 operator::pause().await;
             }
         }
-        self.samples.add(decoded);
+        self.count(decoded);
         if self.builder.is_empty() {
             return Ok(None);
         }

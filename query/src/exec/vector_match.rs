@@ -89,6 +89,7 @@ impl OneSide {
     fn new(spec: &MatchSpec, rows: &Chunk, query: &QueryContext) -> Result<Self> {
         let mut keys: HashMap<Vec<u8>, Vec<usize>> = HashMap::with_capacity(rows.len());
         for row in 0..rows.len() {
+            query.check_canceled()?;
             let mut key = Vec::new();
             spec.key.apply(rows.labels(row), &mut key);
             keys.entry(key).or_default().push(row);

@@ -59,7 +59,7 @@ impl Planner {
     fn grouped_input(&self, aggregate: &Aggregate, rule: &LabelRule, cx: Cx<'_>) -> Result<Vector> {
         // without() groups by type and unit even where they are to be removed.
         let names = aggregate.without || aggregate.labels.iter().any(|l| is_metadata(l));
-        let input = self.vector(&aggregate.expr, Cx { grid: cx.grid, names, reduce: Some(rule) })?;
+        let input = self.vector(&aggregate.expr, Cx { grid: cx.grid, names, reduce: Some(rule), detect_resets: cx.detect_resets })?;
         if input.reduced {
             return Ok(Vector { reduced: false, ..input });
         }

@@ -100,7 +100,8 @@ impl Planner {
         if function == MapFn::Round && params.is_empty() {
             params.push(crate::exec::scan::Param::Known(vec![1.0]));
         }
-        let vector = self.vector(input, cx)?;
+        let counted = matches!(function, MapFn::Summary(Summary::Count | Summary::Sum | Summary::Avg));
+        let vector = self.vector(input, Cx { detect_resets: cx.detect_resets || counted, ..cx })?;
         let plan = OperatorExec::new(Map::with_params(function, params, cx.grid), with_sides(vector.plan, sides));
         Ok(self.remove_names(Vector { plan, ..vector }, cx))
     }

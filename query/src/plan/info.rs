@@ -3,7 +3,7 @@
 use isobar_block::{MatchOp, Matcher};
 
 use super::{Cx, Planner, Settings, Vector, durations};
-use crate::exec::info::{IDENTIFYING_LABELS, InfoJoin};
+use crate::exec::info::InfoJoin;
 use crate::exec::labels::METADATA_LABELS;
 use crate::exec::operator::OperatorExec;
 use crate::exec::scan::{ScanFunction, ScanSpec, SeriesScanExec};
@@ -113,6 +113,7 @@ impl Planner {
                 function: ScanFunction::InfoTimestamp,
                 rule: None,
                 span,
+                detect_resets: false,
             }),
             Vec::new(),
         );
@@ -121,7 +122,6 @@ impl Planner {
         }
         let data: Vec<String> = matchers.data.iter().map(|m| m.name().to_owned()).collect();
         let required = matchers.data.iter().any(|m| !m.matches_empty());
-        debug_assert!(IDENTIFYING_LABELS.is_sorted());
         let join = InfoJoin { names: matchers.names, data, required, steps: cx.grid.len };
         Ok(Vector { plan: OperatorExec::new(join, vec![base.plan, infos]), reduced: false, unique: false, origin: None, ..base })
     }

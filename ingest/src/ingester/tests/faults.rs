@@ -91,7 +91,7 @@ async fn logged(store: &Store, requests: i64) -> Vec<u64> {
     for t in 0..requests {
         let request = Builder::default().series(&up(0), LabelForm::Wire, &[(BASE_MS + t, t as f64)]);
         store.now().write(&tenant, request.series(&up(t as usize + 1), LabelForm::Wire, &[(BASE_MS, 0.1)]).0).await.expect("written");
-        ends.push(std::fs::metadata(last_segment(store)).expect("is there").len());
+        ends.push(fs::metadata(last_segment(store)).expect("is there").len());
     }
     ends
 }
@@ -107,9 +107,9 @@ async fn a_torn_tail_loses_nothing_that_was_acknowledged() {
     let ends = logged(&store, 6).await;
     store.crash().await;
     let path = last_segment(&store);
-    let whole = std::fs::read(&path).expect("reads");
+    let whole = fs::read(&path).expect("reads");
     for len in ends[0] as usize..=whole.len() {
-        std::fs::write(&path, &whole[..len]).expect("writes");
+        fs::write(&path, &whole[..len]).expect("writes");
         store.open().await.unwrap_or_else(|e| panic!("cut at {len}: {e}"));
         let acknowledged = ends.iter().filter(|end| **end as usize <= len).count();
         let content = store.read(&TenantId::default()).await;
@@ -117,7 +117,7 @@ async fn a_torn_tail_loses_nothing_that_was_acknowledged() {
         assert!(found >= acknowledged && found <= 6, "cut at {len}: {found} samples, {acknowledged} were durable");
         assert!((0..found).all(|t| content[&up(0)][&(BASE_MS + t as i64)] == model::float(t as f64)), "cut at {len}");
         store.crash().await;
-        std::fs::remove_file(last_segment(&store)).expect("removes what the start has added");
+        fs::remove_file(last_segment(&store)).expect("removes what the start has added");
     }
 }
 
@@ -128,13 +128,13 @@ async fn a_flipped_byte_is_noticed_and_can_be_skipped() {
     let full = store.read(&TenantId::default()).await;
     store.crash().await;
     let path = last_segment(&store);
-    let whole = std::fs::read(&path).expect("reads");
+    let whole = fs::read(&path).expect("reads");
     // The closing marker proves that all before it was durable; damage in itself looks like a write that was not finished.
     let proven = whole.len() - record::BATCH_MARKER_BYTES;
     for at in 0..whole.len() {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x40;
-        std::fs::write(&path, &flipped).expect("writes");
+        fs::write(&path, &flipped).expect("writes");
         let opened = store.open().await;
         if at < proven {
             let error = opened.expect_err("damage is an error").to_string();
@@ -144,11 +144,11 @@ async fn a_flipped_byte_is_noticed_and_can_be_skipped() {
         opened.unwrap_or_else(|e| panic!("byte {at}: {e}"));
         assert_eq!(store.read(&TenantId::default()).await, full, "byte {at}");
         store.crash().await;
-        std::fs::remove_file(last_segment(&store)).expect("removes what the start has added");
+        fs::remove_file(last_segment(&store)).expect("removes what the start has added");
     }
     let mut flipped = whole.clone();
     flipped[segment::HEADER_BYTES as usize + 30] ^= 1;
-    std::fs::write(&path, &flipped).expect("writes");
+    fs::write(&path, &flipped).expect("writes");
     store.config.wal_skip_damaged = true;
     store.open().await.expect("skips");
     let rest = store.read(&TenantId::default()).await;
@@ -156,7 +156,7 @@ async fn a_flipped_byte_is_noticed_and_can_be_skipped() {
     for (labels, samples) in &rest {
         assert!(samples.iter().all(|(t, v)| full[labels].get(t) == Some(v)), "nothing is wrong");
     }
-    assert_eq!(std::fs::read(path.with_extension("wal.damaged")).expect("it was kept aside"), flipped);
+    assert_eq!(fs::read(path.with_extension("wal.damaged")).expect("it was kept aside"), flipped);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,13 +171,13 @@ async fn a_missing_or_shortened_segment_is_noticed() {
     let numbers = segment::list(&store.config.wal_dir).expect("lists");
     assert!(numbers.len() >= 3, "{numbers:?}");
     let path = segment::path(&store.config.wal_dir, numbers[1]);
-    let whole = std::fs::read(&path).expect("reads");
-    std::fs::write(&path, &whole[..whole.len() - 1]).expect("writes");
+    let whole = fs::read(&path).expect("reads");
+    fs::write(&path, &whole[..whole.len() - 1]).expect("writes");
     assert!(matches!(store.open().await, Err(Error::WalDamaged { .. })));
-    std::fs::remove_file(&path).expect("removes");
+    fs::remove_file(&path).expect("removes");
     assert!(matches!(store.open().await, Err(Error::WalDamaged { .. })));
     // Bytes that a failed write has left behind the end do not count.
-    std::fs::write(&path, [&whole[..], b"left over"].concat()).expect("writes");
+    fs::write(&path, [&whole[..], b"left over"].concat()).expect("writes");
     for _ in 0..2 {
         store.open().await.expect("opens");
         assert_eq!(store.read(&TenantId::default()).await.len(), 9000);
@@ -233,4 +233,31 @@ async fn a_stop_does_not_wait_for_a_hanging_object_store() {
     objects.mode.store(WORKS, Ordering::SeqCst);
     store.open().await.expect("opens");
     assert_eq!(store.read(&tenant).await[&up(0)].len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let mut store = Store::new().await;
+    let tenant = TenantId::default();
+    let write = async |store: &Store, i: usize, t: i64| store.now().write(&tenant, one(i, &[(BASE_MS + t, t as f64)])).await;
+    write(&store, 0, 0).await.expect("written");
+    store.now().wal.set_disk_full(true);
+    // The first request meets the full disk, later ones are refused before they reach the head.
+    for t in 1..4 {
+        let error = write(&store, 0, t).await.expect_err("the disk is full");
+        assert!(matches!(&error, WriteError::Unavailable { reason, .. } if reason.contains("No space left")), "{error}");
+        assert_eq!(error.outcome().samples_written, 0);
+    }
+    assert!(store.now().flush().await.is_err(), "without the log nothing is deleted");
+    store.now().wal.set_disk_full(false);
+    // A repeat of what is in the head but was never acknowledged must wait for the log like everything else.
+    while write(&store, 0, 1).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    write(&store, 0, 2).await.expect("written");
+    for _ in 0..2 {
+        assert_eq!(store.read(&tenant).await[&up(0)].len(), 3);
+        store.crash().await;
+        store.open().await.expect("opens");
+    }
 }

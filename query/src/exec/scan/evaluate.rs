@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use isobar_block::histogram::ResetHint;
 use isobar_block::{LabelsRef, SampleBuf};
 
 use super::{Param, ScanFunction, ScanSpec};
@@ -104,8 +105,11 @@ impl Evaluator {
     ) -> Vec<Cell> {
         // The end of a series is no histogram, even if it is written as one.
         let proper = samples.histograms.iter().filter(|(_, h)| !isobar_block::is_stale(h.sum));
-        let histograms: Vec<(u32, Arc<FloatHistogram>)> = proper.map(|(i, h)| (*i, Arc::new(FloatHistogram::from(&**h)))).collect();
+        let mut histograms: Vec<(u32, Arc<FloatHistogram>)> = proper.map(|(i, h)| (*i, Arc::new(FloatHistogram::from(&**h)))).collect();
         let spec = Arc::clone(&self.spec);
+        if spec.detect_resets {
+            detect_resets(&mut histograms);
+        }
         let by_step = !matches!(spec.function, ScanFunction::Range(_)) && spec.windows.mode == RangeMode::Plain;
         values.clear();
         values.extend_from_slice(&samples.values);
@@ -175,6 +179,16 @@ impl Evaluator {
                 warn_quantiles(&self.query, call.params[0].1, &self.first);
             }
             _ => {}
+        }
+    }
+}
+
+/// Gives histograms without a hint on resets one.
+fn detect_resets(histograms: &mut [(u32, Arc<FloatHistogram>)]) {
+    for i in (1..histograms.len()).rev() {
+        if histograms[i].1.reset_hint == ResetHint::Unknown {
+            let reset = histograms[i].1.detect_reset(&histograms[i - 1].1);
+            Arc::make_mut(&mut histograms[i].1).reset_hint = if reset { ResetHint::Yes } else { ResetHint::No };
         }
     }
 }

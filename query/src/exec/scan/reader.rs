@@ -163,7 +163,6 @@ impl SeriesReader {
                 merge(&mut self.samples, &mut self.other, &mut self.spare, &mut self.merged);
             }
         }
-        self.query.count_samples(self.samples.len());
         let cursor = &self.cursors[self.current[0]];
         Ok((cursor.set.labels(cursor.next), &self.samples))
     }
