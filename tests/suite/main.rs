@@ -7,3 +7,4 @@ mod conformance;
 mod kill;
 mod faults;
 mod cancellation;
+mod otlp;
