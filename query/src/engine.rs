@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool, TrackCons
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::prelude::SessionConfig;
+use futures::FutureExt;
 use isobar_block::Source;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -40,6 +42,9 @@ const NAMED_MEMORY_CONSUMERS: usize = 3;
 /// Stack of a thread that plans and executes: syntax trees may be [`promql::MAX_HEIGHT`] high, and an
 /// operator calls the one below it.
 const STACK_BYTES: usize = 32 << 20;
+
+/// Longest text of a query that is planned on the caller's stack, which is smaller than [`STACK_BYTES`].
+const LIGHT_QUERY_BYTES: usize = 256;
 
 /// Limits and defaults of the engine.
 #[derive(Clone, Debug)]
@@ -171,17 +176,18 @@ impl Engine {
         let selected = self.select(&*source, &query, request).await?;
         let memory = QueryMemoryPool::new(self.config.query_memory_bytes, Arc::clone(&self.memory));
         let shape = answer::Shape { grid: request.grid, instant: request.instant, limit: request.limit };
-        let task = {
+        let light = request.query.len() <= LIGHT_QUERY_BYTES && selected.is_light();
+        let work = {
             let (query, memory) = (Arc::clone(&query), Arc::clone(&memory));
-            self.on_cpu(async move {
+            async move {
                 let planned = selected.plan(&query)?;
                 let plan_time = began.elapsed();
                 let task = task_context(&query, memory)?;
                 let value = answer::collect(planned, &query, task, shape).await?;
                 Ok((value, plan_time))
-            })
+            }
         };
-        let (value, plan_time) = task.await?;
+        let (value, plan_time) = if light { here(work).await? } else { self.on_cpu(work).await? };
         let (warnings, infos) = query.take_annotations();
         let mut stats = query.stats();
         stats.peak_memory_bytes = memory.peak_bytes();
@@ -276,6 +282,11 @@ fn task_context(query: &Arc<QueryContext>, memory: Arc<QueryMemoryPool>) -> Resu
     // A partial aggregation that gives up on grouping would only move its work to the final one, which is serial.
     config.options_mut().execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
     Ok(Arc::new(TaskContext::new(None, String::new(), config, HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), runtime)))
+}
+
+/// Runs light work on the caller's thread: waking another one would take longer than the work itself.
+async fn here<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Error::Internal("query engine: a defect stopped the query".into())))
 }
 
 /// Raises the flag of a query when its future ends, however it ends.

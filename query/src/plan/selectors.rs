@@ -92,7 +92,21 @@ pub async fn select(source: &dyn Source, query: &Arc<QueryContext>, settings: Se
     Ok(Selected { settings, selections })
 }
 
+/// Samples and values that are computed before a second thread has woken up.
+const LIGHT_COST: i64 = 100_000;
+
 impl Selected {
+    /// Whether answering takes less time than handing the work to another thread. Assumes at most a sample a second for each
+    /// series; subqueries count by the time that they reach back.
+    pub fn is_light(&self) -> bool {
+        let steps = self.settings.grid.len as i64;
+        let cost = |selection: &Arc<Selection>| {
+            let seconds = selection.range.end_ms().saturating_sub(selection.range.start_ms()) / 1000;
+            seconds.saturating_add(steps).saturating_mul(selection.series().max(1) as i64)
+        };
+        !self.selections.is_empty() && self.selections.values().map(cost).fold(0, i64::saturating_add) <= LIGHT_COST
+    }
+
     /// Makes the physical plan.
     ///
     /// # Errors
