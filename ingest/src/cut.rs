@@ -237,7 +237,8 @@ async fn in_time<T>(work: impl Future<Output = isobar_block::Result<T>>) -> Resu
 
 /// Watches sizes and times, and cuts when it is due. Ends with the ingester.
 pub(crate) async fn run(ingester: Weak<Ingester>) {
-    let mut series_before = 0;
+    // What the log brought back is indexed at once.
+    let mut series_before = ingester.upgrade().map_or(0, |i| i.measure().series);
     loop {
         {
             let Some(ingester) = ingester.upgrade() else { return };

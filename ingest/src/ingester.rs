@@ -110,6 +110,7 @@ impl Ingester {
             _lock: lock,
         });
         ingester.measure();
+        ingester.wake.notify_one();
         tokio::spawn(crate::cut::run(Arc::downgrade(&ingester)));
         Ok(ingester)
     }

@@ -38,7 +38,7 @@ pub struct Limits {
     /// Bytes that a request may take when it is decoded.
     #[serde(with = "units::bytes")]
     pub max_decoded_request_bytes: u64,
-    /// How much older than the newest sample of the tenant a sample may be. An empty store accepts any old timestamp.
+    /// How much older than the newest sample of its series a sample may be. An empty store accepts any old timestamp.
     #[serde(with = "units::duration")]
     pub out_of_order_time_window: Duration,
     /// How far in the future a sample may be.

@@ -19,7 +19,7 @@ use crate::wal::replay::{OnDamage, replay};
 use crate::wal::segment::{self, Header};
 
 /// Samples of all tenants that are gathered before they are put into the heads.
-const GATHERED_SAMPLES: usize = 1 << 20;
+const GATHERED_SAMPLES: usize = 1 << 19;
 /// Longest wait for the catalog of one tenant.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(10);
 

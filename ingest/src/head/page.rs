@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use isobar_block::{Labels, LabelsRef};
+use isobar_block::{Labels, LabelsRef, TimeRange};
 use parking_lot::Mutex;
 
 use super::series::Series;
@@ -71,6 +71,11 @@ impl Page {
     pub fn is_dead(&self) -> bool {
         let series = self.series.lock();
         series.len() == PAGE_SERIES && series.iter().all(|s| s.gone)
+    }
+
+    /// Whether a series has a part with samples in `range`.
+    pub fn has_samples(&self, range: TimeRange) -> bool {
+        self.series.lock().iter().any(|s| s.has_samples(range))
     }
 
     /// Whether the label bytes with that hash were last used for the series in `slot`.

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use isobar_block::labels::METRIC_NAME;
 use isobar_block::{LabelsRef, Matcher};
+use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
 use super::order;
@@ -15,6 +17,10 @@ use super::page::{Page, SeriesRef};
 
 /// Lists that are longer become bitmaps.
 const LIST_MAX: usize = 64;
+/// Threads that sort.
+const MAX_THREADS: usize = 8;
+/// Another thread is worth it for so many series.
+const THREAD_SERIES: usize = 4096;
 
 /// Series numbers, ascending.
 #[derive(Debug)]
@@ -24,18 +30,21 @@ enum Postings {
 }
 
 impl Postings {
-    fn push(&mut self, series: u32) {
+    /// Adds numbers, which ascend. They may be below some that are in: runs of one label at different places of the label sets
+    /// end at different times.
+    fn extend(&mut self, series: &[u32]) {
         match self {
-            Self::List(list) if list.len() < LIST_MAX => list.push(series),
+            Self::List(list) if list.len() + series.len() <= LIST_MAX => {
+                list.extend_from_slice(series);
+                if !list.is_sorted() {
+                    list.sort_unstable();
+                }
+            }
             Self::List(list) => {
-                let mut bitmap = RoaringBitmap::new();
-                bitmap.extend(list.drain(..));
-                bitmap.insert(series);
+                let bitmap = list.iter().chain(series).copied().collect();
                 *self = Self::Bitmap(Box::new(bitmap));
             }
-            Self::Bitmap(bitmap) => {
-                bitmap.insert(series);
-            }
+            Self::Bitmap(bitmap) => bitmap.extend(series.iter().copied()),
         }
     }
 
@@ -60,12 +69,26 @@ impl Postings {
         }
     }
 
+    /// The numbers from `first` on.
+    fn from(&self, first: u32) -> Vec<u32> {
+        match self {
+            Self::List(list) => list[list.partition_point(|n| *n < first)..].to_vec(),
+            Self::Bitmap(bitmap) => bitmap.range(first..).collect(),
+        }
+    }
+
     fn len(&self) -> u64 {
         match self {
             Self::List(list) => list.len() as u64,
             Self::Bitmap(bitmap) => bitmap.len(),
         }
     }
+}
+
+/// A label that series after series has in the same place.
+struct Run<'a> {
+    label: (&'a str, &'a str),
+    series: Vec<u32>,
 }
 
 /// The index of a head.
@@ -104,51 +127,119 @@ impl Index {
     /// Adds the series below `next` that are not in yet.
     pub fn catch_up(&mut self, pages: &[Arc<Page>], next: u32) {
         let from = self.indexed;
+        let next = next.max(from);
+        // The series of a target come one after the other and have most labels in common: each place in the label set collects
+        // numbers as long as its label stays the same.
+        let mut runs: Vec<Run<'_>> = Vec::new();
         for number in from..next {
             let series = SeriesRef(number);
             let labels = pages[series.page()].labels_ref(series.slot());
-            for (name, value) in labels.iter() {
-                let values = self.names.entry_ref(name).or_default();
-                match values.get_mut(value) {
-                    Some(postings) => postings.push(number),
-                    None => {
-                        values.insert(value.into(), Postings::List(vec![number]));
+            for (at, label) in labels.iter().enumerate() {
+                match runs.get_mut(at) {
+                    Some(run) if run.label == label => run.series.push(number),
+                    Some(run) => {
+                        self.add_run(run);
+                        run.label = label;
+                        run.series.clear();
+                        run.series.push(number);
                     }
+                    None => runs.push(Run { label, series: vec![number] }),
                 }
             }
         }
-        self.all.insert_range(from..next.max(from));
-        self.indexed = next.max(from);
+        runs.iter().for_each(|run| self.add_run(run));
+        self.all.insert_range(from..next);
+        self.indexed = next;
+    }
+
+    fn add_run(&mut self, run: &Run<'_>) {
+        let (name, value) = run.label;
+        let values = self.names.entry_ref(name).or_default();
+        match values.get_mut(value) {
+            Some(postings) => postings.extend(&run.series),
+            None => {
+                let mut postings = Postings::List(Vec::new());
+                postings.extend(&run.series);
+                values.insert(value.into(), postings);
+            }
+        }
     }
 
     /// Finds the place of every series.
     pub fn sort(&mut self, pages: &[Arc<Page>]) {
+        let new = self.sorted_new(pages);
         let labels = |number: u32| {
             let series = SeriesRef(number);
             pages[series.page()].labels_ref(series.slot())
         };
-        let mut new: Vec<(LabelsRef<'_>, u32)> = self.all.range(self.sorted_until..).map(|n| (labels(n), n)).collect();
-        new.sort_unstable_by(|a, b| order::compare(a.0, b.0));
         let mut merged = Vec::with_capacity(self.sorted.len() + new.len());
-        let mut new = new.into_iter().peekable();
-        if new.peek().is_some() {
-            for old in self.sorted.iter().copied() {
-                while let Some((_, number)) = new.next_if(|(l, _)| order::compare(*l, labels(old)).is_lt()) {
-                    merged.push(number);
-                }
-                merged.push(old);
+        let mut old = self.sorted.as_slice();
+        for number in new {
+            let own = labels(number);
+            let is_before = |n: &u32| order::compare(labels(*n), own).is_lt();
+            // New series often come together: the first steps go up to the place, and double.
+            let mut step = 1;
+            while step < old.len() && is_before(&old[step]) {
+                step *= 2;
             }
-        } else {
-            merged.extend_from_slice(&self.sorted);
+            let (before, after) = old.split_at(old[..old.len().min(step + 1)].partition_point(is_before));
+            merged.extend_from_slice(before);
+            merged.push(number);
+            old = after;
         }
-        merged.extend(new.map(|(_, number)| number));
+        merged.extend_from_slice(old);
+        self.set_order(merged);
+        self.sorted_until = self.indexed;
+    }
+
+    /// The series that have no place in the order yet, in order: sorted by metric name, and then name by name on several threads.
+    fn sorted_new(&self, pages: &[Arc<Page>]) -> Vec<u32> {
+        let labels = |number: u32| {
+            let series = SeriesRef(number);
+            pages[series.page()].labels_ref(series.slot())
+        };
+        let mut rest = self.all.clone();
+        rest.remove_range(..self.sorted_until);
+        let mut groups: Vec<(&str, Vec<u32>)> = Vec::new();
+        for (name, postings) in self.names.get(METRIC_NAME).into_iter().flatten() {
+            let new = postings.from(self.sorted_until);
+            if !new.is_empty() {
+                groups.push((name, new));
+            }
+        }
+        for number in groups.iter().flat_map(|(_, group)| group) {
+            rest.remove(*number);
+        }
+        groups.push(("", rest.into_iter().collect()));
+        groups.sort_unstable_by(|a, b| a.0.as_bytes().cmp(b.0.as_bytes()));
+        let count: usize = groups.iter().map(|(_, g)| g.len()).sum();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS).min(1 + count / THREAD_SERIES);
+        let next = Mutex::new(groups.iter_mut());
+        let work = || {
+            loop {
+                let taken = next.lock().next();
+                let Some((_, group)) = taken else { break };
+                let mut keyed: Vec<(LabelsRef<'_>, u32)> = group.iter().map(|n| (labels(*n), *n)).collect();
+                // Stable, as this sort makes use of parts that are in order already.
+                keyed.sort_by(|a, b| order::compare(a.0, b.0));
+                group.clear();
+                group.extend(keyed.into_iter().map(|(_, n)| n));
+            }
+        };
+        std::thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        groups.into_iter().flat_map(|(_, group)| group).collect()
+    }
+
+    fn set_order(&mut self, sorted: Vec<u32>) {
         let mut ranks = vec![u32::MAX; self.indexed as usize];
-        for (rank, number) in merged.iter().enumerate() {
+        for (rank, number) in sorted.iter().enumerate() {
             ranks[*number as usize] = rank as u32;
         }
-        self.sorted = Arc::new(merged);
+        self.sorted = Arc::new(sorted);
         self.ranks = Arc::new(ranks);
-        self.sorted_until = self.indexed;
     }
 
     /// The order as it is known.
@@ -167,13 +258,7 @@ impl Index {
         self.names.retain(|_, values| !values.is_empty());
         self.all -= gone;
         if self.sorted.iter().any(|n| gone.contains(*n)) {
-            let kept: Vec<u32> = self.sorted.iter().copied().filter(|n| !gone.contains(*n)).collect();
-            let mut ranks = vec![u32::MAX; self.ranks.len()];
-            for (rank, number) in kept.iter().enumerate() {
-                ranks[*number as usize] = rank as u32;
-            }
-            self.sorted = Arc::new(kept);
-            self.ranks = Arc::new(ranks);
+            self.set_order(self.sorted.iter().copied().filter(|n| !gone.contains(*n)).collect());
         }
     }
 
@@ -246,8 +331,16 @@ mod tests {
         let pages = vec![Arc::new(Page::default()), Arc::new(Page::default())];
         let all: Vec<Labels> = (0..300u32)
             .map(|i| {
-                let zone = if i % 3 == 0 { String::new() } else { format!("z{}", i % 5) };
-                Labels::from_pairs([("__name__", format!("m{}", i % 2)), ("i", format!("{:03}", 299 - i)), ("zone", zone)]).expect("valid")
+                // Labels before others come and go, so that the same label stands at different places.
+                let sometimes = |every: u32, value: &str| if i % every == 0 { String::new() } else { value.to_owned() };
+                let pairs = [
+                    ("A", sometimes(11, "x")),
+                    ("__name__", format!("m{}", i % 2)),
+                    ("a", sometimes(2, "x")),
+                    ("i", format!("{:03}", 299 - i)),
+                    ("zone", sometimes(3, &format!("z{}", i % 5))),
+                ];
+                Labels::from_pairs(pairs).expect("valid")
             })
             .collect();
         for (i, labels) in all.iter().enumerate() {

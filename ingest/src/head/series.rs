@@ -320,6 +320,11 @@ impl Series {
         bounds
     }
 
+    /// Whether what is in the head may reach into `range`.
+    pub fn has_samples(&self, range: TimeRange) -> bool {
+        self.time_bounds().is_some_and(|(first, last)| first <= range.end_ms() && range.start_ms() <= last)
+    }
+
     /// Number of sealed chunks.
     pub fn chunks(&self) -> usize {
         self.chunks.len() + self.rare.as_ref().map_or(0, |r| r.late_chunks.len())

@@ -46,6 +46,10 @@ struct HeadRun {
 impl Head {
     /// The series that all matchers accept and that have a part with samples in `range`.
     fn selected(&self, pages: &[Arc<Page>], matchers: &[Matcher], range: TimeRange) -> RoaringBitmap {
+        // Right after a start the index is not there yet, and a query of old data need not wait for it.
+        if !self.is_index_ready() && !pages.iter().any(|page| page.has_samples(range)) {
+            return RoaringBitmap::new();
+        }
         let mut selected = self.with_index(false, |index| index.select(matchers));
         let mut absent = Vec::new();
         let mut open: Option<(usize, MutexGuard<'_, Vec<Series>>)> = None;
@@ -59,8 +63,7 @@ impl Head {
                 drop(open.take());
                 open = Some((series.page(), page.series.lock()));
             }
-            let bounds = open.as_ref().and_then(|(_, slots)| slots.get(series.slot())).and_then(|s| s.time_bounds());
-            if !bounds.is_some_and(|(first, last)| first <= range.end_ms() && range.start_ms() <= last) {
+            if !open.as_ref().and_then(|(_, slots)| slots.get(series.slot())).is_some_and(|s| s.has_samples(range)) {
                 absent.push(number);
             }
         }
