@@ -213,7 +213,7 @@ fn limits() -> Vec<Setting> {
         size("limits.max-decoded-request-bytes", "Memory that a write request may take when it is decoded.", |c| {
             &mut field(c).max_decoded_request_bytes
         }),
-        duration("limits.out-of-order-time-window", "How much older than the newest sample of its tenant a sample may be.", |c| {
+        duration("limits.out-of-order-time-window", "How much older than the newest sample of its series a sample may be.", |c| {
             &mut field(c).out_of_order_time_window
         }),
         duration("limits.creation-grace-period", "How far in the future a sample may be.", |c| &mut field(c).creation_grace_period),
