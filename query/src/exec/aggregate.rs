@@ -38,7 +38,8 @@ pub enum VectorAggregate {
 }
 
 impl VectorAggregate {
-    fn name(self) -> &'static str {
+    /// The word of PromQL.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Sum => "sum",
             Self::Avg => "avg",

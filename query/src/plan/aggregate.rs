@@ -164,7 +164,7 @@ fn hash_aggregate(function: VectorAggregate, input: Vector, place: Place) -> Res
     let group_by = PhysicalGroupBy::new_single(vec![(labels, "labels".into())]);
     let groups = input.groups.clamp(1, input.rows.max(1));
     let aggregate =
-        AggregateExprBuilder::new(function.function(steps, groups, place), args).schema(Arc::clone(&schema)).alias("values").build();
+        AggregateExprBuilder::new(function.function(steps, groups, place), args).schema(Arc::clone(&schema)).alias(function.name()).build();
     let aggregates = vec![Arc::new(aggregate.map_err(internal)?)];
     let build = |mode, group_by: PhysicalGroupBy, plan| {
         AggregateExec::try_new(mode, group_by, aggregates.clone(), vec![None], plan, Arc::clone(&schema)).map_err(internal)

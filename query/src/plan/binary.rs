@@ -10,11 +10,12 @@ use crate::exec::set_ops::{SetOp, SetOperation};
 use crate::exec::vector_match::{MatchSpec, VectorMatch};
 use crate::kernel::binary::ElementOp;
 use crate::promql::ast::{Binary, BinaryOp, Cardinality, Matching, Span, ValueType};
+use crate::promql::print;
 use crate::result::{Error, Result};
 
 impl Planner {
     pub(super) fn binary(&self, binary: &Binary, span: Span, cx: Cx<'_>) -> Result<Planned> {
-        let site = Site { span, symbol: symbol(binary.op) };
+        let site = Site { span, symbol: print::operator(binary.op) };
         let vectors = (binary.lhs.value_type() == ValueType::Vector, binary.rhs.value_type() == ValueType::Vector);
         if vectors == (true, true) {
             let matching = binary.matching.as_ref().ok_or_else(|| Error::Internal("an operator between vectors has no matching".into()))?;
@@ -137,28 +138,5 @@ fn set_op(op: BinaryOp) -> Option<SetOp> {
         BinaryOp::Or => Some(SetOp::Or),
         BinaryOp::Unless => Some(SetOp::Unless),
         _ => None,
-    }
-}
-
-fn symbol(op: BinaryOp) -> &'static str {
-    match op {
-        BinaryOp::Add => "+",
-        BinaryOp::Sub => "-",
-        BinaryOp::Mul => "*",
-        BinaryOp::Div => "/",
-        BinaryOp::Mod => "%",
-        BinaryOp::Pow => "^",
-        BinaryOp::Atan2 => "atan2",
-        BinaryOp::Equal => "==",
-        BinaryOp::NotEqual => "!=",
-        BinaryOp::Greater => ">",
-        BinaryOp::GreaterEqual => ">=",
-        BinaryOp::Less => "<",
-        BinaryOp::LessEqual => "<=",
-        BinaryOp::And => "and",
-        BinaryOp::Or => "or",
-        BinaryOp::Unless => "unless",
-        BinaryOp::TrimUpper => "</",
-        BinaryOp::TrimLower => ">/",
     }
 }

@@ -58,6 +58,9 @@ fn command() -> clap::Command {
 pub fn run() -> ExitCode {
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    if !matches!(cli.command, Command::Serve) {
+        end_quietly_on_broken_pipe();
+    }
     let result = match cli.command {
         Command::Serve => serve::run(matches.subcommand_matches("serve").expect("the subcommand was matched")),
         Command::Query(args) => query::run(args),
@@ -69,6 +72,13 @@ pub fn run() -> ExitCode {
         eprintln!("isobar: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Lets `isobar query … | head` end when `head` does, as other commands do; Rust's default makes printing panic. A server
+/// must not die of a client that went away.
+fn end_quietly_on_broken_pipe() {
+    // SAFETY: this sets the system's default action and runs before any other thread is started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// Runs a client command to its end.
