@@ -57,11 +57,15 @@ fn series() -> Result<BTreeMap<Labels, SampleBuf>, Box<dyn Error>> {
             [("__name__", format!("frozen_{}", n % 4)), ("n", n.to_string()), ("zone", "zürich".into()), ("rare", "x".repeat(n % 2))];
         let values = (0..SAMPLES).map(|i| value(n % 7, i)).collect();
         let timestamps = if n % 3 == 0 { jittered.clone() } else { regular.clone() };
-        out.insert(Labels::from_pairs(labels)?, SampleBuf { timestamps, values, histograms: Vec::new() });
+        out.insert(Labels::from_pairs(labels)?, SampleBuf { timestamps, values, histograms: Vec::new(), counts: Vec::new() });
     }
     for kind in 0..3 {
-        let mut buf =
-            SampleBuf { timestamps: regular.clone(), values: (0..SAMPLES).map(|i| value(1, i)).collect(), histograms: Vec::new() };
+        let mut buf = SampleBuf {
+            timestamps: regular.clone(),
+            values: (0..SAMPLES).map(|i| value(1, i)).collect(),
+            histograms: Vec::new(),
+            counts: Vec::new(),
+        };
         for i in (0..SAMPLES).filter(|i| kind != 1 || i % 5 != 0) {
             let histogram = histogram(i, kind);
             buf.values[i] = histogram.sum;
@@ -69,7 +73,10 @@ fn series() -> Result<BTreeMap<Labels, SampleBuf>, Box<dyn Error>> {
         }
         out.insert(Labels::from_pairs([("__name__", format!("frozen_histogram_{kind}"))])?, buf);
     }
-    out.insert(Labels::empty(), SampleBuf { timestamps: Timestamps::unshared(vec![-1]), values: vec![1.0], histograms: Vec::new() });
+    out.insert(
+        Labels::empty(),
+        SampleBuf { timestamps: Timestamps::unshared(vec![-1]), values: vec![1.0], histograms: Vec::new(), counts: Vec::new() },
+    );
     Ok(out)
 }
 

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::Timestamps;
 use crate::meta::BlockId;
+use crate::reader::rollup::RollupCaches;
 use crate::reader::{ChunkGroup, DataPage, LabelArena, SeriesGroup, TimesGroup};
 
 /// How much memory each kind of decoded data may take.
@@ -19,7 +20,7 @@ pub struct CacheConfig {
     pub series_bytes: u64,
     /// Which series has which chunk, and decoded timestamps.
     pub chunk_index_bytes: u64,
-    /// Encoded chunks, without Parquet's compression.
+    /// Encoded chunks, without Parquet's compression, and columns of downsampled blocks.
     pub chunks_bytes: u64,
 }
 
@@ -67,6 +68,18 @@ pub(crate) struct Caches {
     pub times: Cache<GroupKey, Arc<TimesGroup>, ByBytes>,
     pub concatenations: Cache<ConcatKey, Timestamps, ByBytes>,
     pub pages: Cache<PageKey, Arc<DataPage>, ByBytes>,
+    pub rollups: RollupCaches,
+}
+
+/// Caches that several readers share which are not those of a [`crate::BlockStore`], so that one bound holds for all of them.
+#[derive(Clone)]
+pub struct SharedCaches(pub(crate) Arc<Caches>);
+
+impl SharedCaches {
+    /// Empty caches.
+    pub fn new(config: &CacheConfig) -> Self {
+        Self(Arc::new(Caches::new(config)))
+    }
 }
 
 impl Caches {
@@ -77,8 +90,9 @@ impl Caches {
             labels: cache(series_bytes / 2, 1 << 20),
             chunk_groups: cache(chunk_index_bytes / 2, 512 << 10),
             times: cache(chunk_index_bytes / 4, 512 << 10),
-            concatenations: cache(chunk_index_bytes / 4, 16 << 10),
-            pages: cache(chunks_bytes, 128 << 10),
+            concatenations: cache(chunk_index_bytes / 8, 16 << 10),
+            pages: cache(chunks_bytes / 4 * 3, 128 << 10),
+            rollups: RollupCaches::new(chunks_bytes / 4, chunk_index_bytes / 8),
         }
     }
 }

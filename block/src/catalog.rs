@@ -31,6 +31,65 @@ pub struct Change {
     pub remove: Vec<BlockId>,
     /// Retired blocks whose files have been removed.
     pub forget: Vec<BlockId>,
+    /// Deletions that are in force from now on.
+    pub mask: Vec<Tombstone>,
+    /// Deletions that no visible block needs any more.
+    pub unmask: Vec<BlockId>,
+    /// Damaged blocks that stay visible in the catalog, but are neither read nor compacted.
+    pub quarantine: Vec<Quarantined>,
+    /// Blocks that leave quarantine; those that are removed leave it by that.
+    pub release: Vec<BlockId>,
+}
+
+/// A deletion: samples of matching series in a range of time are not read any more. It applies to what was written before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tombstone {
+    /// Identity.
+    pub id: BlockId,
+    /// A PromQL selector for each alternative; a series matches if it matches one of them.
+    pub selectors: Vec<Vec<TombstoneMatcher>>,
+    /// First millisecond that is deleted.
+    pub min_time_ms: i64,
+    /// Last millisecond that is deleted.
+    pub max_time_ms: i64,
+    /// When it was asked for. It masks blocks with [`BlockMeta::precedence_ms`] at or below and
+    /// [`BlockMeta::deletions_ms`] below this.
+    pub created_ms: i64,
+}
+
+/// A matcher as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TombstoneMatcher {
+    /// The label.
+    pub name: String,
+    /// `=`, `!=`, `=~` or `!~`.
+    pub op: String,
+    /// The literal or the regular expression.
+    pub value: String,
+}
+
+/// A damaged block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quarantined {
+    /// The block.
+    pub ulid: BlockId,
+    /// When it was found, Unix milliseconds.
+    pub since_ms: i64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Tombstone {
+    /// Whether samples of the block may be deleted by it.
+    pub fn applies_to(&self, block: &BlockMeta) -> bool {
+        block.precedence_ms <= self.created_ms
+            && block.deletions_ms < self.created_ms
+            && block.min_time_ms <= self.max_time_ms
+            && self.min_time_ms <= block.max_time_ms
+    }
 }
 
 /// A block that was removed from the catalog and whose files may still exist.
@@ -52,12 +111,21 @@ pub struct CatalogState {
     pub blocks: Vec<Arc<BlockMeta>>,
     /// Removed blocks, ascending by id.
     pub retired: Vec<RetiredBlock>,
+    /// Deletions in force, ascending by id.
+    pub tombstones: Vec<Arc<Tombstone>>,
+    /// Visible blocks that are damaged, ascending by id.
+    pub quarantined: Vec<Quarantined>,
 }
 
 impl CatalogState {
     /// Whether the block is visible.
     pub fn contains(&self, id: BlockId) -> bool {
         self.blocks.iter().any(|b| b.ulid == id)
+    }
+
+    /// Why a block is in quarantine, if it is.
+    pub fn quarantine_of(&self, id: BlockId) -> Option<&Quarantined> {
+        self.quarantined.iter().find(|q| q.ulid == id)
     }
 
     /// Up to which segment the write-ahead log of ingester `writer` is in blocks: segments below the result need no replay.
@@ -81,6 +149,14 @@ struct Entry {
     remove: Vec<BlockId>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     forget: Vec<BlockId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mask: Vec<Tombstone>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unmask: Vec<BlockId>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    quarantine: Vec<Quarantined>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    release: Vec<BlockId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,6 +166,10 @@ struct Checkpoint {
     blocks: Vec<BlockMeta>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     retired: Vec<RetiredBlock>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tombstones: Vec<Tombstone>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    quarantined: Vec<Quarantined>,
 }
 
 /// The catalog of one tenant.
@@ -169,18 +249,29 @@ impl Catalog {
     /// another committer was faster, as long as the change still fits.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if a block to remove is not visible any more or a block to add is known already: the caller has to
-    /// decide anew. [`Error::Store`] if the store fails; the change may or may not be visible then, and
+    /// [`Error::Conflict`] if a block to remove is not visible any more, a block to add is known already, or the like holds of
+    /// deletions and quarantine: the caller has to decide anew. [`Error::Store`] if the store fails; the change may or may not be visible then, and
     /// [`Catalog::refresh`] tells.
     pub async fn commit(&self, change: Change) -> Result<u64> {
+        self.commit_if(change, |_| true).await
+    }
+
+    /// As [`Catalog::commit`], but only onto a state of which `still` holds: no other entry comes between the two.
+    ///
+    /// # Errors
+    /// As [`Catalog::commit`]; [`Error::Conflict`] also if `still` does not hold.
+    pub async fn commit_if(&self, change: Change, still: impl Fn(&CatalogState) -> bool + Send + Sync) -> Result<u64> {
         let mut refreshed_ms = self.refreshed_ms.lock().await;
         let at_ms = time::now_ms();
         let commit = BlockId::new(at_ms);
         for _ in 0..MAX_COMMIT_TRIES {
             let state = self.follow().await?;
             self.check(&state, &change)?;
-            let Change { add, remove, forget } = change.clone();
-            let entry = Entry { number: state.version + 1, commit, at_ms, add, remove, forget };
+            if !still(&state) {
+                return Err(self.conflict(state.version + 1));
+            }
+            let Change { add, remove, forget, mask, unmask, quarantine, release } = change.clone();
+            let entry = Entry { number: state.version + 1, commit, at_ms, add, remove, forget, mask, unmask, quarantine, release };
             let content = serde_json::to_vec(&entry).expect("an entry has string keys only");
             if self.log.create(entry.number, &content).await? {
                 let next = apply(&self.log, &state, entry)?;
@@ -198,7 +289,11 @@ impl Catalog {
         let added_twice = change.add.iter().any(|b| known(b.ulid));
         let gone = change.remove.iter().any(|id| !state.contains(*id));
         let unknown = change.forget.iter().any(|id| !state.retired.iter().any(|r| r.ulid == *id));
-        if added_twice || gone || unknown {
+        let masked_twice = change.mask.iter().any(|m| state.tombstones.iter().any(|t| t.id == m.id));
+        let unmasked = change.unmask.iter().any(|id| !state.tombstones.iter().any(|t| t.id == *id));
+        let absent = change.quarantine.iter().any(|q| !state.contains(q.ulid) || state.quarantine_of(q.ulid).is_some())
+            || change.release.iter().any(|id| state.quarantine_of(*id).is_none());
+        if added_twice || gone || unknown || masked_twice || unmasked || absent {
             return Err(self.conflict(state.version + 1));
         }
         for block in &change.add {
@@ -231,7 +326,13 @@ impl Catalog {
             return;
         }
         let blocks = state.blocks.iter().map(|b| (**b).clone()).collect();
-        let content = Checkpoint { number: state.version, blocks, retired: state.retired.clone() };
+        let content = Checkpoint {
+            number: state.version,
+            blocks,
+            retired: state.retired.clone(),
+            tombstones: state.tombstones.iter().map(|t| (**t).clone()).collect(),
+            quarantined: state.quarantined.clone(),
+        };
         let content = serde_json::to_vec(&content).expect("a checkpoint has string keys only");
         if let Err(e) = self.log.checkpoint(state.version, &content).await {
             tracing::warn!("checkpoint {} of the catalog of tenant {} was not written: {e}", state.version, self.tenant);
@@ -268,7 +369,24 @@ fn apply(log: &ObjectLog, state: &CatalogState, entry: Entry) -> Result<CatalogS
             return Err(corrupt(format!("it adds block {} again", block.ulid)));
         }
     }
-    Ok(CatalogState { version: entry.number, blocks: in_order(blocks.into_values()), retired: retired.into_values().collect() })
+    let mut tombstones: BTreeMap<BlockId, Arc<Tombstone>> = state.tombstones.iter().map(|t| (t.id, t.clone())).collect();
+    for id in &entry.unmask {
+        tombstones.remove(id).ok_or_else(|| corrupt(format!("it ends deletion {id}, which is not in force")))?;
+    }
+    tombstones.extend(entry.mask.into_iter().map(|t| (t.id, Arc::new(t))));
+    let mut quarantined: BTreeMap<BlockId, Quarantined> = state.quarantined.iter().map(|q| (q.ulid, q.clone())).collect();
+    for id in &entry.release {
+        quarantined.remove(id).ok_or_else(|| corrupt(format!("it releases block {id}, which is not in quarantine")))?;
+    }
+    quarantined.extend(entry.quarantine.into_iter().map(|q| (q.ulid, q)));
+    quarantined.retain(|id, _| blocks.contains_key(id));
+    Ok(CatalogState {
+        version: entry.number,
+        blocks: in_order(blocks.into_values()),
+        retired: retired.into_values().collect(),
+        tombstones: tombstones.into_values().collect(),
+        quarantined: quarantined.into_values().collect(),
+    })
 }
 
 fn read_checkpoint(log: &ObjectLog, number: u64, content: &[u8]) -> Result<CatalogState> {
@@ -278,7 +396,8 @@ fn read_checkpoint(log: &ObjectLog, number: u64, content: &[u8]) -> Result<Catal
         return Err(Error::corrupt(object, format!("it says that it is checkpoint {}", checkpoint.number)));
     }
     let blocks = in_order(checkpoint.blocks.into_iter().map(Arc::new));
-    Ok(CatalogState { version: number, blocks, retired: checkpoint.retired })
+    let tombstones = checkpoint.tombstones.into_iter().map(Arc::new).collect();
+    Ok(CatalogState { version: number, blocks, retired: checkpoint.retired, tombstones, quarantined: checkpoint.quarantined })
 }
 
 fn in_order(blocks: impl Iterator<Item = Arc<BlockMeta>>) -> Vec<Arc<BlockMeta>> {

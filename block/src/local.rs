@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -22,6 +24,12 @@ use object_store::{
 use crate::{Error, Result};
 
 const STORE: &str = "DurableLocal";
+
+/// How often the directories of a new file are made while others remove them because they are empty.
+const MAX_DIRECTORY_TRIES: usize = 8;
+
+/// Age at which a file that was never finished is removed.
+const STAGED_AGE: Duration = Duration::from_secs(3600);
 
 /// Objects in files below a directory.
 #[derive(Clone, Debug)]
@@ -38,9 +46,42 @@ impl DurableLocal {
     pub fn new(root: impl AsRef<FsPath>) -> Result<Self> {
         fs::create_dir_all(&root).map_err(|e| Error::io(&root, e))?;
         let root = fs::canonicalize(&root).map_err(|e| Error::io(&root, e))?;
-        let files = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(false);
+        let files = LocalFileSystem::new_with_prefix(&root)?.with_automatic_cleanup(true);
+        let swept = root.clone();
+        // Nobody waits for it, and what it does not get done is done at the next start.
+        let _sweeper = thread::Builder::new().name("isobar-sweep".into()).spawn(move || sweep(&swept, STAGED_AGE));
         Ok(Self { files: Arc::new(files), root })
     }
+}
+
+/// Removes what processes that died while they wrote have left below `directory`: no listing shows it. A file that is this old
+/// and whose writer still lives, perhaps on another machine, costs its writer an error and a second try.
+fn sweep(directory: &FsPath, age: Duration) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => sweep(&path, age),
+            Ok(_) if is_staged(&path) && is_older(&entry, age) => {
+                if let Err(e) = fs::remove_file(&path) {
+                    tracing::debug!("unfinished file {} was not removed: {e}", path.display());
+                }
+                // Fails unless it was the last one.
+                let _ = fs::remove_dir(directory);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the name ends in `#` and digits, as [`open_staged`] makes it.
+fn is_staged(path: &FsPath) -> bool {
+    let digits = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('#'));
+    digits.is_some_and(|(_, digits)| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_older(entry: &fs::DirEntry, age: Duration) -> bool {
+    entry.metadata().and_then(|m| m.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|passed| passed >= age))
 }
 
 impl std::fmt::Display for DurableLocal {
@@ -169,7 +210,8 @@ fn put(root: &FsPath, path: &FsPath, payload: &PutPayload, create: bool) -> io::
 /// `LocalFileSystem` takes names that end in `#` and digits for unfinished uploads and does not list them.
 fn open_staged(path: &FsPath) -> io::Result<(PathBuf, File)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let mut made_directories = false;
+    // Directories that have become empty are removed, perhaps just now.
+    let mut tries = 0;
     loop {
         let mut name = path.as_os_str().to_owned();
         name.push(format!("#{}{:010}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
@@ -177,9 +219,9 @@ fn open_staged(path: &FsPath) -> io::Result<(PathBuf, File)> {
         match OpenOptions::new().write(true).create_new(true).open(&staged) {
             Ok(file) => return Ok((staged, file)),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound && !made_directories => {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && tries < MAX_DIRECTORY_TRIES => {
                 fs::create_dir_all(path.parent().unwrap_or(path))?;
-                made_directories = true;
+                tries += 1;
             }
             Err(e) => return Err(e),
         }
@@ -227,7 +269,29 @@ mod tests {
         names.sort();
         assert_eq!(names, ["a%2Ab/big", "a%2Ab/c/d.json"]);
         assert!(matches!(store.get(&Path::from("none")).await, Err(object_store::Error::NotFound { .. })));
-        let left: Vec<_> = fs::read_dir(dir.path().join("new/root")).expect("lists").collect();
-        assert_eq!(left.len(), 1);
+        let left = || fs::read_dir(dir.path().join("new/root")).expect("lists").count();
+        assert_eq!(left(), 1);
+        store.delete(&key).await.expect("deletes");
+        store.delete(&Path::from("a*b/big")).await.expect("deletes");
+        assert_eq!(left(), 0, "empty directories are removed");
+        store.put(&key, "4".into()).await.expect("makes the directories again");
+    }
+
+    #[test]
+    fn sweeps_what_was_never_finished() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let block = dir.path().join("t/blocks/b");
+        fs::create_dir_all(&block).expect("makes");
+        for name in ["chunks.parquet#120000000001", "chunks.parquet#1x", "meta.json"] {
+            fs::write(block.join(name), "x").expect("writes");
+        }
+        sweep(dir.path(), Duration::from_secs(60));
+        assert_eq!(fs::read_dir(&block).expect("lists").count(), 3, "young files stay");
+        sweep(dir.path(), Duration::ZERO);
+        assert_eq!(fs::read_dir(&block).expect("lists").count(), 2);
+        fs::remove_file(block.join("chunks.parquet#1x")).expect("removes");
+        fs::rename(block.join("meta.json"), block.join("meta.json#7")).expect("renames");
+        sweep(dir.path(), Duration::ZERO);
+        assert!(!block.exists(), "a folder that has become empty goes too");
     }
 }

@@ -14,6 +14,8 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Name of the table of series.
 pub const SERIES_FILE: &str = "series.parquet";
+/// Name of the table of downsampled series; only blocks with [`BlockMeta::resolution_ms`] above 0 have it.
+pub const ROLLUP_FILE: &str = "rollup.parquet";
 /// Name of the table of chunks.
 pub const CHUNKS_FILE: &str = "chunks.parquet";
 /// Name of the table of timestamp vectors.
@@ -141,8 +143,22 @@ pub struct BlockMeta {
     /// The ingester that wrote it, and how much of its log it covers; kept through compaction for the highest segment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub writers: Vec<WriterMark>,
+    /// Deletions asked for up to this time have been carried out in it; 0 if it was never rewritten.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deletions_ms: i64,
+    /// How many raw samples the buckets of a downsampled block stand for; 0 in raw blocks.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub raw_samples: u64,
     /// Its files.
     pub files: Vec<FileMeta>,
+}
+
+fn is_zero(n: &i64) -> bool {
+    *n == 0
+}
+
+fn is_none(n: &u64) -> bool {
+    *n == 0
 }
 
 impl BlockMeta {

@@ -69,6 +69,8 @@ pub struct SampleBuf {
     pub values: Vec<f64>,
     /// The native histograms, ascending by index into `values`. Empty for a float series.
     pub histograms: Vec<(u32, Arc<Histogram>)>,
+    /// How many raw samples each value stands for; empty if each stands for itself. Only averages of downsampled data have it.
+    pub counts: Vec<u32>,
 }
 
 impl SampleBuf {
@@ -77,6 +79,7 @@ impl SampleBuf {
         self.timestamps = Timestamps::default();
         self.values.clear();
         self.histograms.clear();
+        self.counts.clear();
     }
 
     /// Number of samples.

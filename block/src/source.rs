@@ -10,13 +10,56 @@ use async_trait::async_trait;
 
 use crate::{Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, TimeRange};
 
+/// Which number stands for the samples of a bucket where downsampled data is read. Raw samples are what they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Aggregate {
+    /// The last sample, at its own time: for instant selectors, `delta`, `deriv` and all that follow a value over time.
+    #[default]
+    Last,
+    /// The last sample, and in a block's first bucket of a series the first one too; where the counter was reset inside of a
+    /// bucket, also the value it would have reached by then, one millisecond before (and a zero between them if that is not
+    /// above the last one), so that `rate` and `increase` see every increase. Fits raw samples before and after it.
+    Counter,
+    /// The least.
+    Min,
+    /// The greatest.
+    Max,
+    /// The mean, with [`SampleBuf::counts`] saying of how many samples: for averages, sums and counts over time.
+    Average,
+}
+
+/// What a selection may be answered from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Want {
+    /// The coarsest resolution that is good enough, milliseconds; 0 asks for raw samples. Where nothing so fine is left,
+    /// coarser data is used, and [`SeriesSet::resolution_ms`] says so.
+    pub max_resolution_ms: i64,
+    /// What of a bucket is read.
+    pub aggregate: Aggregate,
+}
+
+/// What a selection found.
+#[derive(Clone, Default)]
+pub struct Selected {
+    /// Sets that are each sorted and free of repeats. One series may be in several; its samples then have to be merged by
+    /// timestamp, where of two samples at one timestamp that of the later set counts.
+    pub sets: Vec<Arc<dyn SeriesSet>>,
+    /// What is missing from them, for whoever asked. Never empty if something is left out.
+    pub warnings: Vec<String>,
+}
+
+impl Selected {
+    /// Sets with nothing missing.
+    pub fn complete(sets: Vec<Arc<dyn SeriesSet>>) -> Self {
+        Self { sets, warnings: Vec::new() }
+    }
+}
+
 /// Something that holds series of one tenant. Calls see every sample that was acknowledged before they began.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// The series that all matchers accept and that may have samples in `range`, as sets that are each sorted and free of
-    /// repeats. One series may be in several sets; its samples then have to be merged by timestamp, where of two samples at
-    /// one timestamp that of the later set counts.
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>>;
+    /// The series that all matchers accept and that may have samples in `range`.
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected>;
 
     /// Names of labels of matching series, sorted, each once.
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>>;
@@ -47,6 +90,16 @@ pub trait SeriesSet: Send + Sync {
     /// # Panics
     /// If `row` is not below [`SeriesSet::len`].
     fn labels(&self, row: usize) -> LabelsRef<'_>;
+
+    /// 0 for raw samples, else the length of the buckets that the samples stand for.
+    fn resolution_ms(&self) -> i64 {
+        0
+    }
+
+    /// Whether some series may have a label of this name. Cheap; false only if none has.
+    fn may_have_label(&self, _name: &str) -> bool {
+        true
+    }
 
     /// Fetches what is needed to read `rows` in `range`. This is where waiting happens; dropping the future ends it.
     async fn load(&self, rows: Range<usize>, range: TimeRange) -> Result<Box<dyn SeriesRun>>;

@@ -1,8 +1,11 @@
 //! The blocks of all tenants: what whoever reads or writes blocks holds.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, SecondsFormat};
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashMap;
 use object_store::ObjectStore;
@@ -11,10 +14,12 @@ use quick_cache::sync::Cache;
 
 use crate::cache::{ByBytes, CacheConfig, Caches, cache};
 use crate::catalog::{Catalog, CatalogState};
+use crate::mask::{Masked, Masks};
 use crate::meta::{BlockId, BlockMeta};
 use crate::reader::{BlockReader, Report, verify_block};
+use crate::resolution::{self, Plan};
 use crate::union::{merge_exemplars, merge_metadata, merge_sorted};
-use crate::{Exemplar, Labels, Matcher, Metadata, Result, SeriesSet, Source, TenantId, TimeRange, key, time};
+use crate::{Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TenantId, TimeRange, Want, key, time};
 
 /// So many blocks are opened and searched at the same time for one query.
 const CONCURRENT_BLOCKS: usize = 8;
@@ -144,39 +149,96 @@ impl TenantBlocks {
         catalog.refresh_if_older(self.store.inner.config.refresh_interval_ms).await
     }
 
-    /// Asks the raw blocks that overlap `range`, several at a time, and returns their answers in order of precedence.
-    async fn ask<T, F>(&self, range: TimeRange, ask: impl Fn(Arc<BlockReader>) -> F) -> Result<Vec<T>>
+    /// Asks the blocks that answer for `range`, several at a time, through the masks of what is deleted, and returns their
+    /// answers in order of precedence.
+    async fn ask<T, F>(&self, state: &CatalogState, plan: &Plan, ask: impl Fn(Arc<dyn Source>) -> F) -> Result<Vec<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let masks = masks(state, plan)?;
+        let mask_of = |block: &BlockMeta| masks.get(&block.resolution_ms).and_then(|masks| masks.of(block));
+        let answers = plan.parts.iter().map(|part| async {
+            let reader: Arc<dyn Source> = Arc::new(self.store.reader(&self.tenant, &part.block).await?);
+            ask(match mask_of(&part.block) {
+                Some(mask) => Arc::new(Masked::new(reader, mask)),
+                None => reader,
+            })
+            .await
+        });
+        stream::iter(answers.collect::<Vec<_>>()).buffered(CONCURRENT_BLOCKS).try_collect().await
+    }
+
+    /// [`TenantBlocks::ask`] for what is known of labels, of which raw blocks know most.
+    async fn ask_labels<T, F>(&self, range: TimeRange, ask: impl Fn(Arc<dyn Source>) -> F) -> Result<Vec<T>>
     where
         F: Future<Output = Result<T>>,
     {
         let state = self.snapshot().await?;
-        let raw = state.blocks.iter().filter(|b| b.resolution_ms == 0 && b.overlaps(range));
-        let answers = raw.map(|meta| async { ask(self.store.reader(&self.tenant, meta).await?).await });
-        stream::iter(answers.collect::<Vec<_>>()).buffered(CONCURRENT_BLOCKS).try_collect().await
+        self.ask(&state, &plan(&state, range, 0), ask).await
     }
+}
+
+fn plan(state: &CatalogState, range: TimeRange, max_resolution_ms: i64) -> Plan {
+    resolution::plan(&state.blocks, |id| state.quarantine_of(id).is_none(), range, max_resolution_ms)
+}
+
+/// What is deleted, by the resolution of the blocks that are read.
+fn masks(state: &CatalogState, plan: &Plan) -> Result<BTreeMap<i64, Masks>> {
+    let mut masks = BTreeMap::new();
+    if state.tombstones.is_empty() {
+        return Ok(masks);
+    }
+    for part in &plan.parts {
+        if let Entry::Vacant(entry) = masks.entry(part.block.resolution_ms) {
+            entry.insert(Masks::new(&resolution::widened(&state.tombstones, part.block.resolution_ms))?);
+        }
+    }
+    Ok(masks)
+}
+
+/// Says that a damaged block is left out, and how it is repaired.
+fn warning(state: &CatalogState, block: &BlockMeta) -> String {
+    let utc = |ms: i64| match DateTime::from_timestamp_millis(ms) {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::Millis, true),
+        None => format!("{ms} ms"),
+    };
+    let (from, to) = (utc(block.min_time_ms), utc(block.max_time_ms));
+    let reason = state.quarantine_of(block.ulid).map_or("", |q| q.reason.as_str());
+    format!("block {} with samples from {from} to {to} is damaged and was left out ({reason}); see `isobar blocks repair`", block.ulid)
 }
 
 #[async_trait]
 impl Source for TenantBlocks {
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
-        let sets = self.ask(range, |reader| async move { reader.select(matchers, range).await }).await?;
-        Ok(sets.into_iter().flatten().collect())
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected> {
+        let state = self.snapshot().await?;
+        let plan = plan(&state, range, want.max_resolution_ms);
+        let parts = self.ask(&state, &plan, |block| async move { block.select(matchers, range, want).await }).await?;
+        let mut all = Selected { sets: Vec::new(), warnings: plan.missing.iter().map(|block| warning(&state, block)).collect() };
+        for (part, Selected { sets, warnings }) in plan.parts.into_iter().zip(parts) {
+            let clip = |set| match &part.clip {
+                Some(clip) => resolution::clipped(set, clip.clone()),
+                None => set,
+            };
+            all.sets.extend(sets.into_iter().map(clip));
+            all.warnings.extend(warnings);
+        }
+        Ok(all)
     }
 
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
-        Ok(merge_sorted(self.ask(range, |reader| async move { reader.label_names(matchers, range).await }).await?))
+        Ok(merge_sorted(self.ask_labels(range, |block| async move { block.label_names(matchers, range).await }).await?))
     }
 
     async fn label_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
-        Ok(merge_sorted(self.ask(range, |reader| async move { reader.label_values(name, matchers, range).await }).await?))
+        Ok(merge_sorted(self.ask_labels(range, |block| async move { block.label_values(name, matchers, range).await }).await?))
     }
 
     async fn exemplars(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
-        Ok(merge_exemplars(self.ask(range, |reader| async move { reader.exemplars(matchers, range).await }).await?))
+        Ok(merge_exemplars(self.ask_labels(range, |block| async move { block.exemplars(matchers, range).await }).await?))
     }
 
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {
-        let mut parts = self.ask(TimeRange::ALL, |reader| async move { reader.metadata(metric).await }).await?;
+        let mut parts = self.ask_labels(TimeRange::ALL, |block| async move { block.metadata(metric).await }).await?;
         parts.reverse();
         Ok(merge_metadata(parts))
     }

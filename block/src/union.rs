@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Exemplar, Labels, Matcher, Metadata, Result, SeriesSet, Source, TimeRange};
+use crate::{Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TimeRange, Want};
 
 /// Sources of one tenant in ascending precedence: of two samples of a series at one timestamp that of the later source counts.
 ///
@@ -24,12 +24,17 @@ impl Union {
 
 #[async_trait]
 impl Source for Union {
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected> {
         let mut parts = Vec::with_capacity(self.sources.len());
         for source in self.sources.iter().rev() {
-            parts.push(source.select(matchers, range).await?);
+            parts.push(source.select(matchers, range, want).await?);
         }
-        Ok(parts.into_iter().rev().flatten().collect())
+        let mut all = Selected::default();
+        for part in parts.into_iter().rev() {
+            all.sets.extend(part.sets);
+            all.warnings.extend(part.warnings);
+        }
+        Ok(all)
     }
 
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {

@@ -128,7 +128,12 @@ async fn write(ingester: &Arc<Ingester>, fleet: &Arc<Fleet>, scrapes: std::ops::
 
 async fn query(ingester: &Arc<Ingester>) {
     let wall = Instant::now();
-    let sets = ingester.source(&TenantId::default()).select(&[] as &[Matcher], TimeRange::ALL).await.expect("selects");
+    let sets = ingester
+        .source(&TenantId::default())
+        .select(&[] as &[Matcher], TimeRange::ALL, isobar_block::Want::default())
+        .await
+        .expect("selects")
+        .sets;
     let selected = wall.elapsed();
     let (mut series, mut samples) = (0, 0);
     for set in &sets {

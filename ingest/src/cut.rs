@@ -95,6 +95,7 @@ impl Ingester {
 
     async fn cut(&self, state: &mut CutState) -> Result<CutReport> {
         let start = Instant::now();
+        self.complete_heads().await?;
         let segment = self.end_epoch();
         let max_epoch = epoch_of(segment) - 1;
         let heads: Vec<(TenantId, Arc<Head>)> = self.heads.read().iter().map(|(t, h)| (t.clone(), Arc::clone(h))).collect();
@@ -129,6 +130,20 @@ impl Ingester {
         state.next(result.is_err(), self.config.cut_interval, self.wal.total_bytes());
         self.measure();
         result
+    }
+
+    /// What a start has left for later belongs to the epoch that ends.
+    async fn complete_heads(&self) -> Result<()> {
+        let heads: Vec<Arc<Head>> = self.heads.read().values().filter(|h| h.is_pending()).cloned().collect();
+        if heads.is_empty() {
+            return Ok(());
+        }
+        let complete = move || {
+            for head in heads {
+                head.complete();
+            }
+        };
+        tokio::task::spawn_blocking(complete).await.map_err(|_| Error::Stopping)
     }
 
     /// Ends the epoch, and returns the number of the segment with which the next one begins.
@@ -237,7 +252,7 @@ async fn in_time<T>(work: impl Future<Output = isobar_block::Result<T>>) -> Resu
 
 /// Watches sizes and times, and cuts when it is due. Ends with the ingester.
 pub(crate) async fn run(ingester: Weak<Ingester>) {
-    // What the log brought back is indexed at once.
+    // What the log brought back is indexed after one tick: until then the first requests have the processor.
     let mut series_before = ingester.upgrade().map_or(0, |i| i.measure().series);
     loop {
         {

@@ -91,7 +91,7 @@ impl Ingester {
             segment_bytes: config.wal_segment_bytes,
             max_queued_bytes: config.wal_max_queued_bytes as usize,
         };
-        let first = recovered.next;
+        let (first, rest) = (recovered.next, recovered.rest);
         let wal = Arc::new(Wal::open(wal_config, first, recovered.wal_bytes, metrics.wal.clone())?);
         let ingester = Arc::new(Self {
             limits,
@@ -110,7 +110,8 @@ impl Ingester {
             _lock: lock,
         });
         ingester.measure();
-        ingester.wake.notify_one();
+        let metrics = ingester.metrics.clone();
+        tokio::task::spawn_blocking(move || rest.complete(&metrics));
         tokio::spawn(crate::cut::run(Arc::downgrade(&ingester)));
         Ok(ingester)
     }
@@ -167,6 +168,9 @@ impl Ingester {
         request: &DecodedRequest,
         work: &mut Workspace,
     ) -> std::result::Result<(WriteOutcome, u64), WriteError> {
+        if let Some(head) = self.head(tenant) {
+            head.complete();
+        }
         let limits = self.limits.of(tenant);
         let arriving = self.wal.arrive();
         let epoch = self.gate.read();
@@ -309,8 +313,9 @@ impl Source for TenantSource {
         &self,
         matchers: &[isobar_block::Matcher],
         range: isobar_block::TimeRange,
-    ) -> isobar_block::Result<Vec<Arc<dyn isobar_block::SeriesSet>>> {
-        self.head().select(matchers, range).await
+        want: isobar_block::Want,
+    ) -> isobar_block::Result<isobar_block::Selected> {
+        self.head().select(matchers, range, want).await
     }
 
     async fn label_names(&self, matchers: &[isobar_block::Matcher], range: isobar_block::TimeRange) -> isobar_block::Result<Vec<String>> {

@@ -1,21 +1,30 @@
-//! Measures the engine on series in memory: `cargo run --release -p isobar-query --example engine_bench [series] [samples]`.
+//! Measures the engine on series in memory: `cargo run --release -p isobar -p isobar-query --example engine_bench [series]
+//! [samples] [--cancel]`; with `--cancel` only the last part.
 //!
 //! Prints the fastest and the median of several runs of each query, and how long a dropped query goes on.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use isobar_block::{Exemplar, Labels, LabelsRef, Matcher, Metadata, SampleBuf, SeriesRun, SeriesSet, Source, TimeRange, Timestamps};
-use isobar_query::engine::{Engine, EngineConfig, Request};
+use isobar_block::{
+    Exemplar, Labels, LabelsRef, Matcher, Metadata, SampleBuf, Selected, SeriesRun, SeriesSet, Source, TimeRange, Timestamps, Want,
+};
+use isobar_query::engine::{Engine, EngineConfig, Request, SourceResolution};
 use isobar_query::result::{Grid, Value};
 
 const SCRAPE_INTERVAL_MS: i64 = 15_000;
 const START_MS: i64 = 1_700_000_000_000;
 const SERIES_PER_TARGET: usize = 50;
 const RUNS: usize = 9;
+/// Moments of a run at which a query is dropped.
+const CANCELLATION_POINTS: u32 = 32;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Counters of 50 jobs with 40 instances each, all scraped at the same moments.
 struct Counters {
@@ -92,8 +101,8 @@ impl SeriesRun for CounterRun {
 
 #[async_trait]
 impl Source for CounterSource {
-    async fn select(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<Arc<dyn SeriesSet>>> {
-        Ok(vec![Arc::new(CounterSet(Arc::clone(&self.0)))])
+    async fn select(&self, _: &[Matcher], _: TimeRange, _: Want) -> isobar_block::Result<Selected> {
+        Ok(Selected::complete(vec![Arc::new(CounterSet(Arc::clone(&self.0)))]))
     }
 
     async fn label_names(&self, _: &[Matcher], _: TimeRange) -> isobar_block::Result<Vec<String>> {
@@ -121,12 +130,20 @@ fn request(query: &str, samples: usize, steps: usize) -> Request {
         let step_ms = (samples as i64 - 21) * SCRAPE_INTERVAL_MS / (steps as i64 - 1);
         Grid { start_ms: end_ms - step_ms * (steps as i64 - 1), step_ms, len: steps }
     };
-    Request { query: query.into(), grid, instant: steps == 1, lookback: None, timeout: Duration::from_secs(60), limit: 0 }
+    Request {
+        query: query.into(),
+        grid,
+        instant: steps == 1,
+        lookback: None,
+        timeout: Duration::from_secs(60),
+        max_source_resolution: SourceResolution::default(),
+        limit: 0,
+    }
 }
 
 #[tokio::main]
 async fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).filter(|a| a != "--cancel");
     let series: usize = args.next().map_or(100_000, |a| a.parse().expect("a number of series"));
     let samples: usize = args.next().map_or(240, |a| a.parse().expect("a number of samples"));
     let counters = Arc::new(Counters::new(series, samples));
@@ -148,6 +165,7 @@ async fn main() {
         "count(rate(requests_total[5m]) > 1)",
         "rate(requests_total[5m])",
     ];
+    let queries = if std::env::args().any(|a| a == "--cancel") { &queries[..0] } else { &queries[..] };
     for query in queries {
         for steps in [1, 61, 240] {
             let mut times = Vec::new();
@@ -162,21 +180,67 @@ async fn main() {
             println!("{query:<48} N={steps:<4} min {:>8.2?}  median {:>8.2?}  rows {rows}", times[0], times[RUNS / 2]);
         }
     }
+    for query in [
+        "sum by (job) (rate(requests_total[5m]))",
+        "sum by (pod) (rate(requests_total[5m]))",
+        "max by (instance, job) (requests_total)",
+        "sum by (pod) (requests_total) / sum by (pod) (requests_total)",
+        "topk(5000, requests_total)",
+        "quantile by (pod) (0.5, requests_total)",
+        "requests_total",
+    ] {
+        print_overruns(&engine, &source, query, samples).await;
+    }
+}
+
+/// Threads of the engine that are running or waiting for a processor.
+fn busy_threads(threads: &[PathBuf]) -> usize {
+    let state = |path: &PathBuf| {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next())
+    };
+    threads.iter().filter(|path| matches!(state(path), Some('R' | 'D'))).count()
+}
+
+fn engine_threads() -> Vec<PathBuf> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
+    tasks.filter(|path| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("isobar-query"))).collect()
+}
+
+/// Drops a query at moments spread over its run, and prints how long the engine's threads go on.
+async fn print_overruns(engine: &Engine, source: &Arc<dyn Source>, query: &str, samples: usize) {
+    const WATCHED: Duration = Duration::from_millis(150);
+    let ask = || engine.query(Arc::clone(source), request(query, samples, 240));
+    drop(ask().await.expect("answers"));
+    let began = Instant::now();
+    drop(ask().await.expect("answers"));
+    let whole = began.elapsed();
+    let threads = engine_threads();
     let mut overruns = Vec::new();
-    for _ in 0..RUNS {
-        let query = engine.query(Arc::clone(&source), request("sum by (pod) (rate(requests_total[5m]))", samples, 240));
-        assert!(tokio::time::timeout(Duration::from_millis(30), query).await.is_err(), "the query is longer than that");
-        let dropped = Instant::now();
-        let mut last = (counters.reads.load(Ordering::Relaxed), dropped);
-        while dropped.elapsed() < Duration::from_millis(100) {
-            let reads = counters.reads.load(Ordering::Relaxed);
-            if reads != last.0 {
-                last = (reads, Instant::now());
-            }
-            std::thread::yield_now();
+    for point in 1..CANCELLATION_POINTS {
+        let after = whole * point / CANCELLATION_POINTS;
+        if let Ok(answer) = tokio::time::timeout(after, ask()).await {
+            drop(answer.expect("answers"));
+            continue;
         }
-        overruns.push(last.1 - dropped);
+        let dropped = Instant::now();
+        let mut last_busy = Duration::ZERO;
+        while dropped.elapsed() < WATCHED {
+            if busy_threads(&threads) > 0 {
+                last_busy = dropped.elapsed();
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        overruns.push((last_busy, point * 100 / CANCELLATION_POINTS));
     }
     overruns.sort();
-    println!("reads went on for {:?} (median), {:?} (max) after the query was dropped", overruns[RUNS / 2], overruns[RUNS - 1]);
+    let at = |share: usize| overruns[(overruns.len() - 1) * share / 100].0;
+    let (worst, place) = overruns[overruns.len() - 1];
+    println!(
+        "{query:<64} {whole:>8.1?} whole; dropped at {} points, threads busy for {:.1?} (median) {:.1?} (90 %) {worst:.1?} (worst, after {place} %)",
+        overruns.len(),
+        at(50),
+        at(90),
+    );
 }

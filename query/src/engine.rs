@@ -29,6 +29,9 @@ use futures::FutureExt;
 use isobar_block::Source;
 use tokio::runtime::{Builder, Handle, Runtime};
 
+pub use crate::plan::SourceResolution;
+
+use crate::exec::chunk::batch_rows;
 use crate::exec::context::QueryContext;
 use crate::plan::{self, Planned};
 use crate::promql::{self, ast::ValueType};
@@ -89,6 +92,8 @@ pub struct Request {
     pub lookback: Option<Duration>,
     /// How long it may run.
     pub timeout: Duration,
+    /// How coarse the data may be that it is answered from, where finer data is there.
+    pub max_source_resolution: SourceResolution,
     /// How many series the answer may have; those beyond are left out, with a warning. 0 is no limit.
     pub limit: usize,
 }
@@ -182,7 +187,7 @@ impl Engine {
             async move {
                 let planned = selected.plan(&query)?;
                 let plan_time = began.elapsed();
-                let task = task_context(&query, memory)?;
+                let task = task_context(&query, memory, planned.longest_vector())?;
                 let value = answer::collect(planned, &query, task, shape).await?;
                 Ok((value, plan_time))
             }
@@ -210,7 +215,7 @@ impl Engine {
                 Planned::Raw(raw) => return Ok(raw.describe()),
             };
             if analyze {
-                let task = task_context(&query, memory)?;
+                let task = task_context(&query, memory, planned.longest_vector())?;
                 answer::collect(planned, &query, task, shape).await?;
             }
             let mut out = String::new();
@@ -244,6 +249,7 @@ impl Engine {
             grid: request.grid,
             instant: request.instant,
             lookback_ms: request.lookback.unwrap_or(self.config.lookback).as_millis() as i64,
+            resolution: request.max_source_resolution,
             default_subquery_step_ms: self.config.default_subquery_step.as_millis() as i64,
             threads: self.config.threads,
         };
@@ -271,14 +277,15 @@ impl Drop for Engine {
     }
 }
 
-/// What DataFusion's operators get: no disk, this query's share of memory, this query's context.
-fn task_context(query: &Arc<QueryContext>, memory: Arc<QueryMemoryPool>) -> Result<Arc<TaskContext>> {
+/// What DataFusion's operators get: no disk, this query's share of memory, this query's context, batches of a size that is
+/// worked off in a fraction of a millisecond if their vectors have `steps` values.
+fn task_context(query: &Arc<QueryContext>, memory: Arc<QueryMemoryPool>, steps: usize) -> Result<Arc<TaskContext>> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(memory)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()
         .map_err(answer::from_datafusion)?;
-    let mut config = SessionConfig::new().with_extension(Arc::clone(query));
+    let mut config = SessionConfig::new().with_extension(Arc::clone(query)).with_batch_size(batch_rows(steps));
     // A partial aggregation that gives up on grouping would only move its work to the final one, which is serial.
     config.options_mut().execution.skip_partial_aggregation_probe_ratio_threshold = 1.0;
     Ok(Arc::new(TaskContext::new(None, String::new(), config, HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new(), runtime)))

@@ -8,6 +8,8 @@ pub mod context;
 pub mod cells;
 pub mod chunk;
 pub mod operator;
+pub mod release;
+pub mod sorting;
 
 pub mod range_histograms;
 pub mod scan;

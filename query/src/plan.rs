@@ -12,6 +12,7 @@ mod info;
 mod invariant;
 mod range_call;
 mod raw;
+mod resolution;
 mod selectors;
 
 use std::collections::HashMap;
@@ -20,12 +21,13 @@ use std::sync::Arc;
 use datafusion::physical_plan::ExecutionPlan;
 
 pub use raw::RawPlan;
+pub use resolution::SourceResolution;
 pub use selectors::{Selected, Selection, select};
 
 use crate::exec::chunk::Chunk;
 use crate::exec::context::QueryContext;
 use crate::exec::labels::LabelRule;
-use crate::exec::operator::OperatorExec;
+use crate::exec::operator::{OperatorExec, steps_of};
 use crate::exec::scalar::ValuesExec;
 use crate::exec::scan::{ScanFunction, ScanSpec, SeriesScanExec};
 use crate::exec::{labels, map, subquery};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub instant: bool,
     /// How far back an instant selector looks.
     pub lookback_ms: i64,
+    /// How coarse the data may be.
+    pub resolution: SourceResolution,
     /// Step of subqueries that name none.
     pub default_subquery_step_ms: i64,
     /// Most partitions of a scan.
@@ -69,6 +73,21 @@ pub enum Planned {
     Text(String),
     /// Raw samples; only as the value of an instant query.
     Raw(RawPlan),
+}
+
+impl Planned {
+    /// Number of values in the longest vectors that operators exchange; subqueries have other grids than the query.
+    pub fn longest_vector(&self) -> usize {
+        fn longest(plan: &Arc<dyn ExecutionPlan>) -> usize {
+            plan.children().into_iter().map(longest).fold(steps_of(&**plan), usize::max)
+        }
+        match self {
+            Self::Vector(Vector { plan, .. }) | Self::Scalar(Scalar::Computed(plan)) | Self::Raw(RawPlan::Subquery { plan, .. }) => {
+                longest(plan)
+            }
+            Self::Scalar(Scalar::Known(_)) | Self::Text(_) | Self::Raw(_) => 1,
+        }
+    }
 }
 
 /// An instant vector for each step.
@@ -288,10 +307,13 @@ impl Planner {
             Some(rule) if reduced && rows > FEW_SERIES => selection.estimate_groups(|labels, out| rule.apply(labels, out)),
             _ => rows,
         };
-        let range_ms = function.range_ms().unwrap_or(self.settings.lookback_ms);
+        let lookback_ms = self.lookback_ms(&selection);
+        let range_ms = function.range_ms().unwrap_or(lookback_ms);
+        let widened_ms = function.range_ms().and_then(|range_ms| self.widened_ms(&selection, range_ms));
         let spec = ScanSpec {
             selection: Arc::clone(&selection),
-            windows: WindowSpec { grid: ends, range_ms, lookback_ms: self.settings.lookback_ms, mode: selector.mode },
+            windows: WindowSpec { grid: ends, range_ms, lookback_ms, mode: selector.mode },
+            widened_ms,
             eval: cx.grid,
             function,
             rule,
@@ -310,6 +332,21 @@ impl Planner {
         })
     }
 
+    /// How far back an instant selector looks: the newest sample of a bucket may be a whole bucket older than that of a scrape.
+    fn lookback_ms(&self, selection: &Selection) -> i64 {
+        self.settings.lookback_ms.saturating_add(selection.resolution_ms())
+    }
+
+    /// The range that is used where the asked one has too few samples, if it is too short for the data that is left.
+    fn widened_ms(&self, selection: &Selection, range_ms: i64) -> Option<i64> {
+        let needed_ms = selection.resolution_ms().saturating_mul(resolution::BUCKETS_IN_RANGE);
+        if !selection.is_too_coarse() || range_ms >= needed_ms {
+            return None;
+        }
+        resolution::warn_widened(range_ms, needed_ms, &self.query);
+        Some(needed_ms)
+    }
+
     fn selection(&self, span: Span) -> Result<Arc<Selection>> {
         self.selections.get(&span).cloned().ok_or_else(|| Error::Internal(format!("the selector at {span:?} was not resolved")))
     }
@@ -326,6 +363,6 @@ impl Planner {
 
 /// The vector's rows with `rule` applied to their labels.
 fn relabel(vector: &Vector, rule: LabelRule) -> Arc<dyn ExecutionPlan> {
-    let steps = crate::exec::operator::steps_of(&*vector.plan);
+    let steps = steps_of(&*vector.plan);
     OperatorExec::new(labels::Relabel { rule, steps }, vec![Arc::clone(&vector.plan)])
 }

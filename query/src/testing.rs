@@ -1,4 +1,7 @@
-//! A source in memory for tests: a list of series, looked through from beginning to end.
+//! A source in memory for tests: a list of series, looked through from beginning to end. What is kept only in downsampled form
+//! (see [`MemorySource::keep`]) is computed from the samples when it is asked for.
+
+mod rollup;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -7,10 +10,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use isobar_block::{
-    Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TenantId, TimeRange, Timestamps,
+    Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, Selected, SeriesRun, SeriesSet, Source, TenantId, TimeRange,
+    Timestamps, Want,
 };
+use parking_lot::Mutex;
 
-use crate::storage::Storage;
+use crate::storage::{Storage, View};
 
 /// Series, exemplars and metadata.
 #[derive(Clone, Default)]
@@ -18,6 +23,12 @@ pub struct MemorySource {
     series: Vec<(Labels, SampleBuf)>,
     exemplars: Vec<(Labels, Vec<Exemplar>)>,
     metadata: Vec<(String, Vec<Metadata>)>,
+    /// Resolutions and when there is data of them. Raw samples at all times if empty.
+    kept: Vec<(i64, TimeRange)>,
+    /// What selections are answered with besides.
+    warnings: Vec<String>,
+    /// What was asked for.
+    asked: Arc<Mutex<Vec<(TimeRange, Want)>>>,
 }
 
 /// Labels from text such as `up{job="x"}`.
@@ -30,13 +41,30 @@ impl MemorySource {
     /// Adds a float series: Unix milliseconds and value, ascending.
     pub fn float(&mut self, series: &str, samples: &[(i64, f64)]) -> &mut Self {
         let (millis, values) = samples.iter().copied().unzip();
-        self.push(series, SampleBuf { timestamps: Timestamps::unshared(millis), values, histograms: Vec::new() })
+        self.push(series, SampleBuf { timestamps: Timestamps::unshared(millis), values, histograms: Vec::new(), counts: Vec::new() })
     }
 
     fn push(&mut self, series: &str, samples: SampleBuf) -> &mut Self {
         self.series.push((labels(series), samples));
         self.series.sort_by(|a, b| a.0.cmp(&b.0));
         self
+    }
+
+    /// Keeps data of one resolution (0: raw samples) from one time to another, in milliseconds; what is not kept so is gone.
+    pub fn keep(&mut self, resolution_ms: i64, from_ms: i64, to_ms: i64) -> &mut Self {
+        self.kept.push((resolution_ms, TimeRange::new(from_ms, to_ms).expect("ascending")));
+        self
+    }
+
+    /// Answers all selections with a warning.
+    pub fn warn(&mut self, warning: &str) -> &mut Self {
+        self.warnings.push(warning.into());
+        self
+    }
+
+    /// What selections have asked for since the last call.
+    pub fn take_asked(&self) -> Vec<(TimeRange, Want)> {
+        std::mem::take(&mut self.asked.lock())
     }
 
     /// Adds exemplars of a series.
@@ -60,8 +88,19 @@ impl MemorySource {
 
 #[async_trait]
 impl Source for MemorySource {
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
-        Ok(vec![Arc::new(MemorySet(Arc::new(self.matching(matchers, range).cloned().collect())))])
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected> {
+        self.asked.lock().push((range, want));
+        let slices = if self.kept.is_empty() { vec![(0, range)] } else { rollup::slices(&self.kept, range, want.max_resolution_ms) };
+        let sets = slices.into_iter().map(|(resolution_ms, slice)| {
+            let matching = self.matching(matchers, slice);
+            let series = if self.kept.is_empty() {
+                matching.cloned().collect()
+            } else {
+                matching.map(|(l, samples)| (l.clone(), rollup::downsampled(samples, resolution_ms, slice, want.aggregate))).collect()
+            };
+            Arc::new(MemorySet { series: Arc::new(series), resolution_ms }) as Arc<dyn SeriesSet>
+        });
+        Ok(Selected { sets: sets.collect(), warnings: self.warnings.clone() })
     }
 
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
@@ -85,20 +124,27 @@ impl Source for MemorySource {
     }
 }
 
-struct MemorySet(Arc<Vec<(Labels, SampleBuf)>>);
+struct MemorySet {
+    series: Arc<Vec<(Labels, SampleBuf)>>,
+    resolution_ms: i64,
+}
 
 #[async_trait]
 impl SeriesSet for MemorySet {
     fn len(&self) -> usize {
-        self.0.len()
+        self.series.len()
     }
 
     fn labels(&self, row: usize) -> LabelsRef<'_> {
-        self.0[row].0.as_ref()
+        self.series[row].0.as_ref()
+    }
+
+    fn resolution_ms(&self) -> i64 {
+        self.resolution_ms
     }
 
     async fn load(&self, _rows: Range<usize>, _range: TimeRange) -> Result<Box<dyn SeriesRun>> {
-        Ok(Box::new(MemoryRun(Arc::clone(&self.0))))
+        Ok(Box::new(MemoryRun(Arc::clone(&self.series))))
     }
 }
 
@@ -117,10 +163,13 @@ pub struct MemoryStorage {
     pub tenant: TenantId,
     /// Its data.
     pub source: Arc<MemorySource>,
+    /// How the data was last asked for.
+    pub view: Mutex<View>,
 }
 
 impl Storage for MemoryStorage {
-    fn source(&self, tenant: &TenantId) -> BoxFuture<'_, crate::result::Result<Arc<dyn Source>>> {
+    fn source(&self, tenant: &TenantId, view: &View) -> BoxFuture<'_, crate::result::Result<Arc<dyn Source>>> {
+        *self.view.lock() = view.clone();
         let source: Arc<dyn Source> = if *tenant == self.tenant { self.source.clone() } else { Arc::new(MemorySource::default()) };
         Box::pin(async move { Ok(source) })
     }

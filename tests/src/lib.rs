@@ -6,5 +6,7 @@ pub mod process;
 pub mod wire;
 pub mod isobar;
 pub mod prometheus;
+pub mod histogram_target;
 pub mod faults;
+pub mod s3;
 pub mod answers;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use isobar_tests::faults::{FaultyNetwork, Mode};
 use isobar_tests::isobar::Isobar;
-use isobar_tests::process::{Process, free_port, program, wait_for};
+use isobar_tests::process::wait_for;
+use isobar_tests::s3::S3Server;
 use isobar_tests::wire;
 
 /// Series in each request of these tests.
@@ -116,27 +117,12 @@ async fn a_full_disk_loses_nothing_and_recovers() {
     drop(isobar);
 }
 
-/// A real S3 server.
-async fn s3(folder: &Path) -> (Process, u16) {
-    let port = free_port();
-    let mut command = Command::new(program("moto_server"));
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-    let process = Process::spawn("moto_server", command, &folder.join("moto.log"));
-    let client = reqwest::Client::new();
-    wait_for("the S3 server makes a bucket", Duration::from_secs(60), async || {
-        client.put(format!("http://127.0.0.1:{port}/metrics")).send().await.ok().filter(|a| a.status().is_success()).map(drop)
-    })
-    .await;
-    (process, port)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_store_that_fails_or_hangs_loses_nothing() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let (_server, s3_port) = s3(folder.path()).await;
-    let network = FaultyNetwork::start(s3_port).await;
-    let config = folder.path().join("objstore.yml");
-    std::fs::write(&config, objstore(network.port)).expect("objstore.yml is written");
+    let server = S3Server::start(folder.path()).await;
+    let network = FaultyNetwork::start(server.port()).await;
+    let config = server.write_config(folder.path(), network.port);
     let mut isobar = Isobar::prepare(&["--web.enable-admin-api", &format!("--objstore.config-file={}", config.display())]);
     isobar.launch().await;
 
@@ -162,12 +148,6 @@ async fn an_object_store_that_fails_or_hangs_loses_nothing() {
     isobar.stop();
     isobar.launch().await;
     assert_complete(&isobar, base_ms, step).await;
-}
-
-fn objstore(port: u16) -> String {
-    format!(
-        "type: S3\nconfig:\n  bucket: metrics\n  endpoint: 127.0.0.1:{port}\n  region: us-east-1\n  insecure: true\n  access_key: test\n  secret_key: test\n"
-    )
 }
 
 /// Files below a folder whose path contains `part`, sorted.

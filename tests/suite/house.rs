@@ -11,9 +11,10 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("isobar-block", &[]),
     ("isobar-ingest", &["isobar-block"]),
+    ("isobar-compactor", &["isobar-block"]),
     ("isobar-query", &["isobar-block"]),
-    ("isobar", &["isobar-block", "isobar-ingest", "isobar-query"]),
-    ("isobar-tests", &["isobar-block", "isobar-ingest", "isobar-query"]),
+    ("isobar", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
+    ("isobar-tests", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
 ];
 
 /// Longest source file.
@@ -136,7 +137,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn files_say_what_they_are_and_stay_short() {
     let mut files = Vec::new();
-    for folder in ["block", "ingest", "query", "ui", "tests"] {
+    for folder in ["block", "ingest", "compactor", "query", "ui", "tests"] {
         sources(&project().join(folder), &mut files);
     }
     assert!(files.len() > 20, "sources were found");
@@ -155,7 +156,7 @@ fn files_say_what_they_are_and_stay_short() {
 
 #[test]
 fn every_crate_uses_the_lint_table() {
-    for folder in ["block", "ingest", "query", "ui", "tests"] {
+    for folder in ["block", "ingest", "compactor", "query", "ui", "tests"] {
         let manifest = std::fs::read_to_string(project().join(folder).join("Cargo.toml")).expect("manifest");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{folder}/Cargo.toml does not opt into the lint table");
     }

@@ -4,6 +4,7 @@
 mod cli;
 mod config;
 mod logging;
+mod selector;
 mod serve;
 
 use std::process::ExitCode;

@@ -26,6 +26,8 @@ fn meta(n: i64) -> BlockMeta {
         precedence_ms: n,
         sources: Vec::new(),
         writers: Vec::new(),
+        deletions_ms: 0,
+        raw_samples: 0,
         files: Vec::new(),
     }
 }
@@ -57,7 +59,7 @@ async fn race(store: Arc<dyn ObjectStore>, rounds: i64) {
                     continue;
                 }
                 let output = BlockMeta { level: 1, sources: inputs.clone(), ..meta(100_000 + id) };
-                match catalog.commit(Change { add: vec![output], remove: inputs.clone(), forget: Vec::new() }).await {
+                match catalog.commit(Change { add: vec![output], remove: inputs.clone(), ..Change::default() }).await {
                     Ok(_) => merged.extend(inputs),
                     Err(Error::Conflict { .. }) => {}
                     Err(other) => panic!("{other}"),
@@ -88,6 +90,11 @@ async fn committers_race_in_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn committers_race_in_a_store() {
+    race(crate::testing::object_store(), 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn committers_race_on_disk() {
     let dir = tempfile::tempdir().expect("a directory");
     race(Arc::new(DurableLocal::new(dir.path()).expect("opens")), 8).await;
@@ -95,7 +102,7 @@ async fn committers_race_on_disk() {
 
 #[tokio::test]
 async fn reopens_from_checkpoints() {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
     let catalog = open(&store).await;
     assert_eq!(*catalog.blocks(), CatalogState::default());
     let mut versions = catalog.subscribe();
@@ -120,7 +127,7 @@ async fn reopens_from_checkpoints() {
 
 #[tokio::test]
 async fn refuses_what_does_not_fit() {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
     let catalog = open(&store).await;
     catalog.commit(add(1)).await.expect("commits");
     let conflicts =
@@ -137,7 +144,7 @@ async fn refuses_what_does_not_fit() {
 
 #[tokio::test]
 async fn damage_is_named() {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
     let catalog = open(&store).await;
     for n in 1..=3 {
         catalog.commit(add(n)).await.expect("commits");
@@ -160,7 +167,7 @@ async fn damage_is_named() {
 
 #[tokio::test]
 async fn wal_marks_are_the_highest_of_all_blocks() {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
     let catalog = open(&store).await;
     for (n, end) in [(1, 7), (2, 5)] {
         let block = BlockMeta { writers: vec![crate::WriterMark { id: "a".into(), wal_segment_end: end }], ..meta(n) };
@@ -168,4 +175,143 @@ async fn wal_marks_are_the_highest_of_all_blocks() {
     }
     assert_eq!(catalog.blocks().wal_segment_end("a"), 7);
     assert_eq!(catalog.blocks().wal_segment_end("b"), 0);
+}
+
+fn tombstone(n: i64) -> Tombstone {
+    let matcher = TombstoneMatcher { name: "job".into(), op: "=~".into(), value: "a|b".into() };
+    Tombstone { id: BlockId::from_parts(n, 7), selectors: vec![vec![matcher]], min_time_ms: i64::MIN, max_time_ms: i64::MAX, created_ms: n }
+}
+
+fn quarantined(n: i64) -> Quarantined {
+    Quarantined { ulid: meta(n).ulid, since_ms: n, reason: "chunks.parquet: checksum".into() }
+}
+
+fn mask(n: i64) -> Change {
+    Change { mask: vec![tombstone(n)], ..Change::default() }
+}
+
+fn unmask(n: i64) -> Change {
+    Change { unmask: vec![tombstone(n).id], ..Change::default() }
+}
+
+fn quarantine(n: i64) -> Change {
+    Change { quarantine: vec![quarantined(n)], ..Change::default() }
+}
+
+fn release(n: i64) -> Change {
+    Change { release: vec![meta(n).ulid], ..Change::default() }
+}
+
+fn remove(n: i64) -> Change {
+    Change { remove: vec![meta(n).ulid], ..Change::default() }
+}
+
+/// Deletions and quarantine are in the entries and in the checkpoints, and end when they are told to.
+async fn deletions_and_quarantine_last(store: Arc<dyn ObjectStore>) {
+    let catalog = open(&store).await;
+    for n in 1..=CHECKPOINT_INTERVAL as i64 * 2 {
+        let mut change = add(n);
+        if n % 4 == 0 {
+            change.mask.push(tombstone(n));
+            change.quarantine.push(quarantined(n - 1));
+        }
+        if n % 8 == 0 {
+            change.unmask.push(tombstone(n - 4).id);
+            change.release.push(meta(n - 5).ulid);
+        }
+        if n % 16 == 0 {
+            change.remove.push(meta(n - 9).ulid);
+        }
+        catalog.commit(change).await.expect("commits");
+        let is_checkpoint = (n as u64).is_multiple_of(CHECKPOINT_INTERVAL);
+        if is_checkpoint || n == 40 {
+            assert_eq!(open(&store).await.blocks(), catalog.blocks(), "after {n}");
+        }
+    }
+    let state = open(&store).await.blocks();
+    assert_eq!(state, catalog.blocks());
+    let every_eighth: Vec<i64> = (8..=128).step_by(8).collect();
+    assert_eq!(state.tombstones.iter().map(|t| t.created_ms).collect::<Vec<_>>(), every_eighth);
+    assert_eq!(*state.tombstones[0], tombstone(8));
+    // Of those in quarantine every second was removed from the catalog, and left it by that.
+    assert_eq!(state.quarantined.iter().map(|q| q.since_ms).collect::<Vec<_>>(), (15..=127).step_by(16).collect::<Vec<_>>());
+    assert_eq!(state.quarantine_of(meta(15).ulid), Some(&quarantined(15)));
+    assert_eq!(state.quarantine_of(meta(7).ulid), None);
+    assert!(!state.contains(meta(7).ulid) && state.contains(meta(15).ulid));
+}
+
+#[tokio::test]
+async fn deletions_and_quarantine_last_in_a_store() {
+    deletions_and_quarantine_last(crate::testing::object_store()).await;
+}
+
+#[tokio::test]
+async fn deletions_and_quarantine_last_on_disk() {
+    let dir = tempfile::tempdir().expect("a directory");
+    deletions_and_quarantine_last(Arc::new(DurableLocal::new(dir.path()).expect("opens"))).await;
+}
+
+#[tokio::test]
+async fn refuses_deletions_and_quarantine_that_do_not_fit() {
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
+    let catalog = open(&store).await;
+    for change in [add(1), add(2), mask(1), quarantine(1)] {
+        catalog.commit(change).await.expect("commits");
+    }
+    for change in [mask(1), unmask(2), quarantine(1), quarantine(3), release(2), release(3)] {
+        assert!(matches!(catalog.commit(change.clone()).await, Err(Error::Conflict { entry: 5, .. })), "{change:?}");
+    }
+    catalog.commit(remove(1)).await.expect("a damaged block can be removed");
+    for change in [release(1), quarantine(1)] {
+        assert!(matches!(catalog.commit(change.clone()).await, Err(Error::Conflict { entry: 6, .. })), "{change:?}");
+    }
+    let swap = Change { mask: vec![tombstone(3)], unmask: vec![tombstone(1).id], ..Change::default() };
+    catalog.commit(swap).await.expect("commits");
+    assert_eq!(open(&store).await.blocks().tombstones, [Arc::new(tombstone(3))]);
+}
+
+/// Of two that want the same deletion, quarantine or end of it one wins.
+#[tokio::test]
+async fn deletions_and_quarantine_are_taken_once() {
+    let store: Arc<dyn ObjectStore> = crate::testing::object_store();
+    let (first, second) = (open(&store).await, open(&store).await);
+    first.commit(add(1)).await.expect("commits");
+    for change in [mask(1), quarantine(1), unmask(1), release(1)] {
+        let results = [first.commit(change.clone()).await, second.commit(change).await];
+        assert!(results[0].is_ok() && matches!(results[1], Err(Error::Conflict { .. })), "{results:?}");
+    }
+    assert_eq!(second.blocks().version, 5);
+}
+
+/// Catalogs that were written before there were deletions are read, and what is not known is refused.
+#[tokio::test]
+async fn entries_may_lack_new_fields_but_not_have_unknown_ones() {
+    for (field, is_known) in [("", true), (r#","mask":[]"#, true), (r#","quarantine":[]"#, true), (r#","paint":[]"#, false)] {
+        let store: Arc<dyn ObjectStore> = crate::testing::object_store();
+        let log = ObjectLog::new(store.clone(), key::catalog(&TenantId::default()));
+        let block = serde_json::to_string(&meta(1)).expect("serializes");
+        assert!(!block.contains("deletions_ms"), "absent where nothing was carried out");
+        let entry = format!(r#"{{"number":1,"commit":"{}","at_ms":1,"add":[{block}]{field}}}"#, meta(9).ulid);
+        assert!(log.create(1, entry.as_bytes()).await.expect("writes"));
+        let opened = Catalog::open(store, TenantId::default()).await;
+        assert_eq!(opened.is_ok(), is_known, "{field}");
+        if let Ok(catalog) = opened {
+            assert_eq!(catalog.blocks().blocks, [Arc::new(meta(1))]);
+        }
+    }
+    let rewritten = BlockMeta { deletions_ms: 5, ..meta(1) };
+    let json = serde_json::to_string(&rewritten).expect("serializes");
+    assert_eq!(serde_json::from_str::<BlockMeta>(&json).expect("parses"), rewritten);
+}
+
+#[test]
+fn deletions_apply_to_older_data_that_overlaps() {
+    let bounded = Tombstone { min_time_ms: 10, max_time_ms: 20, ..tombstone(100) };
+    let block = BlockMeta { min_time_ms: 20, max_time_ms: 30, precedence_ms: 100, ..meta(1) };
+    assert!(bounded.applies_to(&block));
+    assert!(bounded.applies_to(&BlockMeta { deletions_ms: 99, ..block.clone() }));
+    assert!(!bounded.applies_to(&BlockMeta { deletions_ms: 100, ..block.clone() }), "it has been carried out");
+    assert!(!bounded.applies_to(&BlockMeta { precedence_ms: 101, ..block.clone() }), "it was written later");
+    assert!(!bounded.applies_to(&BlockMeta { min_time_ms: 21, ..block.clone() }));
+    assert!(bounded.applies_to(&BlockMeta { min_time_ms: 0, max_time_ms: 10, ..block }));
 }

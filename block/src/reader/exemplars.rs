@@ -10,12 +10,22 @@ use crate::{Exemplar, Labels, Matcher, Result, TimeRange};
 
 impl BlockReader {
     pub(super) async fn read_exemplars(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
-        let mut found: Vec<(u32, Vec<Exemplar>)> = Vec::new();
         let mut wanted = Vec::new();
         for group in self.groups_for(matchers) {
             let series = self.series_group(group).await?;
             wanted.extend(select(&series, matchers).iter().map(|row| series.first_row() + row as u32));
         }
+        let found = self.exemplars_of(&wanted, range).await?;
+        let mut out = Vec::with_capacity(found.len());
+        for (row, exemplars) in found {
+            out.push((self.labels_of(row).await?, exemplars));
+        }
+        Ok(out)
+    }
+
+    /// Exemplars of series given by their ascending numbers.
+    pub(super) async fn exemplars_of(&self, wanted: &[u32], range: TimeRange) -> Result<Vec<(u32, Vec<Exemplar>)>> {
+        let mut found: Vec<(u32, Vec<Exemplar>)> = Vec::new();
         let Some(table) = self.exemplars.as_ref().filter(|_| !wanted.is_empty()) else { return Ok(Vec::new()) };
         for group in 0..table.metadata().num_row_groups() {
             let bounds = match table.metadata().row_group(group).column(0).statistics() {
@@ -46,11 +56,7 @@ impl BlockReader {
             }
             tokio::task::yield_now().await;
         }
-        let mut out = Vec::with_capacity(found.len());
-        for (row, exemplars) in found {
-            out.push((self.labels_of(row).await?, exemplars));
-        }
-        Ok(out)
+        Ok(found)
     }
 
     /// Labels of one series by its number in the block.

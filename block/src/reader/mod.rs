@@ -6,34 +6,41 @@
 mod chunks;
 mod exemplars;
 mod names;
+pub(crate) mod rollup;
 mod run;
 mod select;
 mod series;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod restore;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::future::try_join;
+use futures::future::try_join5;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::file::statistics::Statistics;
 use tokio::sync::OnceCell;
 
-use crate::cache::{CacheConfig, Caches, Weigh};
+use crate::cache::{CacheConfig, Caches, SharedCaches, Weigh};
 use crate::checksum::{self, FileChecksums};
-use crate::meta::{BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, SERIES_FILE, TIMES_FILE};
+use crate::meta::{BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, ROLLUP_FILE, SERIES_FILE, TIMES_FILE};
 use crate::table::Table;
 use crate::writer::{LABEL_PREFIX, METRIC_NAME_COLUMN, SERIES_COLUMN, WINDOW_COLUMN, is_dictionary};
-use crate::{Error, Exemplar, Labels, Matcher, Metadata, Result, SeriesSet, Source, TenantId, TimeRange, key};
+use crate::{Error, Exemplar, Labels, Matcher, Metadata, Result, Selected, SeriesSet, Source, TenantId, TimeRange, Want, key};
 
 pub(crate) use chunks::{ChunkGroup, DataPage, TimesGroup};
+pub use restore::restore_block;
+pub use rollup::{BucketRun, RollupSet};
+pub use run::EncodedRun;
 pub(crate) use series::{LabelArena, SeriesGroup};
 pub use verify::{Report, verify_block};
+pub use walk::{NameRun, Pick, Picked, SeriesFilter};
 
 /// So many row groups are fetched at the same time.
 const CONCURRENT_READS: usize = 8;
@@ -50,6 +57,7 @@ pub struct BlockReader {
     times: Table,
     chunks: Table,
     exemplars: Option<Table>,
+    rollup: Option<rollup::RollupTable>,
     series_groups: Vec<SeriesGroupInfo>,
     chunk_groups: Vec<ChunkGroupInfo>,
     times_groups: Vec<TimesGroupInfo>,
@@ -88,6 +96,14 @@ impl BlockReader {
         Self::open_with(store, tenant, meta, Arc::new(Caches::new(caches))).await
     }
 
+    /// Opens a block with caches that several readers share.
+    ///
+    /// # Errors
+    /// As [`BlockReader::open`].
+    pub async fn open_shared(store: Arc<dyn ObjectStore>, tenant: &TenantId, meta: Arc<BlockMeta>, caches: &SharedCaches) -> Result<Self> {
+        Self::open_with(store, tenant, meta, caches.0.clone()).await
+    }
+
     /// Opens a block: fetches the checksums and the ends of its files.
     ///
     /// # Errors
@@ -102,11 +118,15 @@ impl BlockReader {
         meta.check_format()?;
         let sums = read_checksums(&*store, tenant, &meta).await?;
         let open = |name: &'static str| open_table(&*store, tenant, &meta, &sums, name);
-        let ((series, times), (chunks, exemplars)) =
-            try_join(try_join(open(SERIES_FILE), open(TIMES_FILE)), try_join(open(CHUNKS_FILE), open(EXEMPLARS_FILE))).await?;
+        let (series, times, chunks, exemplars, rollup) =
+            try_join5(open(SERIES_FILE), open(TIMES_FILE), open(CHUNKS_FILE), open(EXEMPLARS_FILE), open(ROLLUP_FILE)).await?;
         let required =
             |table: Option<Table>, name| table.ok_or_else(|| Error::corrupt(key::block(tenant, meta.ulid), format!("{name} is missing")));
         let (series, times, chunks) = (required(series, SERIES_FILE)?, required(times, TIMES_FILE)?, required(chunks, CHUNKS_FILE)?);
+        if rollup.is_some() != (meta.resolution_ms > 0) {
+            return Err(Error::corrupt(key::block(tenant, meta.ulid), format!("{ROLLUP_FILE} does not fit the resolution")));
+        }
+        let rollup = rollup.map(rollup::RollupTable::new).transpose()?;
         let series_groups = series_groups(&series)?;
         let (chunk_groups, times_groups) = (chunk_groups(&chunks)?, times_groups(&times)?);
         let columns = series.schema().fields().iter().enumerate();
@@ -119,6 +139,7 @@ impl BlockReader {
             times,
             chunks,
             exemplars,
+            rollup,
             series_groups,
             chunk_groups,
             times_groups,
@@ -137,10 +158,14 @@ impl BlockReader {
     /// # Errors
     /// [`Error::Corrupt`] or [`Error::Store`].
     pub async fn select_series(self: &Arc<Self>, matchers: &[Matcher]) -> Result<Arc<dyn SeriesSet>> {
+        Ok(Arc::new(self.select_rows(matchers).await?))
+    }
+
+    async fn select_rows(self: &Arc<Self>, matchers: &[Matcher]) -> Result<run::BlockSet> {
         let groups = self.groups_for(matchers);
         let segments = stream::iter(groups).map(|group| self.select_in_group(group, matchers)).buffered(CONCURRENT_READS);
         let segments = segments.try_filter_map(|s| async move { Ok(s) }).try_collect().await?;
-        Ok(Arc::new(run::BlockSet::new(self.clone(), segments)))
+        Ok(run::BlockSet::new(self.clone(), segments))
     }
 
     /// Row groups that may hold series that match.
@@ -186,12 +211,15 @@ impl BlockReader {
 
 #[async_trait]
 impl Source for Arc<BlockReader> {
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected> {
         if !self.meta.overlaps(range) {
-            return Ok(Vec::new());
+            return Ok(Selected::default());
         }
-        let set = self.select_series(matchers).await?;
-        Ok(if set.is_empty() { Vec::new() } else { vec![set] })
+        let set: Arc<dyn SeriesSet> = match self.select_rollup(matchers, want.aggregate).await? {
+            Some(set) => set,
+            None => self.select_series(matchers).await?,
+        };
+        Ok(Selected::complete(if set.is_empty() { Vec::new() } else { vec![set] }))
     }
 
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
@@ -217,7 +245,8 @@ impl Source for Arc<BlockReader> {
 
 impl Weigh for BlockReader {
     fn weight_bytes(&self) -> u64 {
-        let tables = [Some(&self.series), Some(&self.times), Some(&self.chunks), self.exemplars.as_ref()];
+        let tables =
+            [Some(&self.series), Some(&self.times), Some(&self.chunks), self.exemplars.as_ref(), self.rollup.as_ref().map(|r| &r.table)];
         tables.into_iter().flatten().map(|t| t.memory_bytes() as u64).sum()
     }
 }

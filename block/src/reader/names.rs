@@ -85,7 +85,7 @@ impl BlockReader {
     }
 
     /// Codes and values of a dictionary column of text.
-    fn text_codes(&self, array: &dyn Array) -> Result<(Vec<Option<u32>>, Vec<String>)> {
+    pub(super) fn text_codes(&self, array: &dyn Array) -> Result<(Vec<Option<u32>>, Vec<String>)> {
         let dictionary = array.as_dictionary_opt::<UInt32Type>().ok_or_else(|| self.series.corrupt("a column is not text"))?;
         let values = dictionary.values().as_string_opt::<i32>().ok_or_else(|| self.series.corrupt("a column is not text"))?;
         let values: Vec<String> = values.iter().map(|v| v.unwrap_or("").to_owned()).collect();

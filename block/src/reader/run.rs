@@ -1,5 +1,7 @@
 //! Selected series of a block, and the chunks of a run of them, loaded and decoded.
 
+mod encoded;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ use crate::reader::{BlockReader, ChunkGroupInfo};
 use crate::writer::{KIND_FLOAT, KIND_HISTOGRAM};
 use crate::{Error, LabelsRef, Result, SampleBuf, SeriesRun, SeriesSet, TimeRange, Timestamps};
 
+pub use encoded::EncodedRun;
+
 /// If at least this share (1/n) of a group is selected, the label sets of the whole group are made and cached; otherwise only
 /// those of the selected rows, for this selection.
 pub(super) const WHOLE_ARENA_SHARE: usize = 8;
@@ -31,6 +35,10 @@ pub(super) struct Segment {
 impl Segment {
     pub fn new(group: Arc<SeriesGroup>, selection: Selection, arena: Arc<LabelArena>, arena_is_whole: bool) -> Self {
         Self { group, selection, arena, arena_is_whole }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.selection.is_empty()
     }
 
     fn labels(&self, i: usize) -> LabelsRef<'_> {
@@ -68,7 +76,8 @@ impl BlockSet {
         (&self.segments[i], row - self.starts[i])
     }
 
-    fn series(&self, rows: Range<usize>) -> Vec<u32> {
+    /// Numbers of the series in the block, ascending.
+    pub fn series(&self, rows: Range<usize>) -> Vec<u32> {
         rows.map(|row| self.find(row)).map(|(segment, i)| segment.series(i)).collect()
     }
 }
@@ -84,30 +93,12 @@ impl SeriesSet for BlockSet {
         segment.labels(i)
     }
 
+    fn may_have_label(&self, name: &str) -> bool {
+        self.segments.iter().any(|s| s.group.column(name).is_some() || s.group.has_in_rest(name))
+    }
+
     async fn load(&self, rows: Range<usize>, range: TimeRange) -> Result<Box<dyn SeriesRun>> {
-        let first_row = rows.start;
-        let wanted = self.series(rows);
-        let mut found = Found::default();
-        for (number, info) in self.reader.chunk_groups.iter().enumerate() {
-            if info.may_hold(&wanted, range, self.reader.meta.window_ms) {
-                let chunks = self.reader.chunk_group(number).await?;
-                let hits = chunks.find(&wanted);
-                found.load_times(&self.reader, info, &chunks, &hits).await?;
-                found.add(number, &chunks, &hits, range);
-            }
-        }
-        let pages = self.reader.pages(&found.pages).await?;
-        let (row_ends, chunks) = found.by_row(wanted.len());
-        Ok(Box::new(BlockRun {
-            first_row,
-            row_ends,
-            chunks,
-            pages,
-            times: found.times,
-            object: self.reader.chunks.key().to_string(),
-            caches: self.reader.caches.clone(),
-            concatenated: HashMap::new(),
-        }))
+        Ok(Box::new(self.load_run(rows, range).await?))
     }
 }
 
@@ -237,13 +228,11 @@ struct BlockRun {
 impl SeriesRun for BlockRun {
     fn read(&mut self, row: usize, out: &mut SampleBuf) -> Result<()> {
         out.clear();
-        let i = row.checked_sub(self.first_row).filter(|i| *i < self.row_ends.len()).expect("the row is one of those that were loaded");
-        let start = if i == 0 { 0 } else { self.row_ends[i - 1] as usize };
-        let range = start..self.row_ends[i] as usize;
+        let range = self.range(row);
         match range.len() {
             0 => Ok(()),
             1 => {
-                let chunk = self.chunks[start];
+                let chunk = self.chunks[range.start];
                 out.timestamps = self.timestamps(chunk)?;
                 self.decode(chunk, out)
             }
@@ -257,6 +246,17 @@ impl BlockRun {
         Error::corrupt(self.object.as_str(), reason.to_string())
     }
 
+    /// Places of the chunks of a row.
+    fn range(&self, row: usize) -> Range<usize> {
+        let i = row.checked_sub(self.first_row).filter(|i| *i < self.row_ends.len()).expect("the row is one of those that were loaded");
+        let start = if i == 0 { 0 } else { self.row_ends[i - 1] as usize };
+        start..self.row_ends[i] as usize
+    }
+
+    fn bytes(&self, chunk: ChunkRef) -> Result<&[u8]> {
+        self.pages[chunk.page as usize].get(chunk.in_page as usize).ok_or_else(|| self.corrupt("a page is too short"))
+    }
+
     fn timestamps(&self, chunk: ChunkRef) -> Result<Timestamps> {
         self.times[chunk.times_group as usize].timestamps(chunk.times).map_err(|e| self.corrupt(e))
     }
@@ -264,7 +264,7 @@ impl BlockRun {
     /// Appends the values of a chunk.
     fn decode(&self, chunk: ChunkRef, out: &mut SampleBuf) -> Result<()> {
         let count = self.times[chunk.times_group as usize].entries[chunk.times as usize].count as usize;
-        let bytes = self.pages[chunk.page as usize].get(chunk.in_page as usize).ok_or_else(|| self.corrupt("a page is too short"))?;
+        let bytes = self.bytes(chunk)?;
         match chunk.kind {
             KIND_FLOAT => ValueCodec::from_u8(chunk.codec).and_then(|codec| decode_values(codec, bytes, count, &mut out.values)),
             KIND_HISTOGRAM => {

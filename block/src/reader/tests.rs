@@ -5,11 +5,11 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use object_store::PutPayload;
-use object_store::memory::InMemory;
 
 use super::*;
+use crate::testing::object_store;
 use crate::writer::{BlockWriter, WriterConfig};
-use crate::{MetricType, SampleBuf, Timestamps};
+use crate::{MetricType, SampleBuf, Timestamps, Want};
 
 fn small_block() -> crate::writer::EncodedBlock {
     let mut config = WriterConfig::new(1_700_000_000_000);
@@ -23,7 +23,7 @@ fn small_block() -> crate::writer::EncodedBlock {
     for i in 0..8 {
         let labels = [("__name__", "m"), ("job", ["a", "b"][i % 2]), ("n", &i.to_string()), ("rare", ["", "x"][i / 5])];
         let values = (0..100).map(|t| if t == 50 { crate::stale_nan() } else { (t * i) as f64 / 10.0 }).collect();
-        let samples = SampleBuf { timestamps: times.clone(), values, histograms: Vec::new() };
+        let samples = SampleBuf { timestamps: times.clone(), values, histograms: Vec::new(), counts: Vec::new() };
         rows.insert(Labels::from_pairs(labels).expect("valid"), samples);
     }
     let metadata = Metadata { metric_type: MetricType::Gauge, help: "helps".into(), unit: "s".into() };
@@ -39,7 +39,7 @@ async fn read_all(store: Arc<dyn ObjectStore>, meta: &BlockMeta) -> Result<Strin
     let reader = Arc::new(BlockReader::open(store, &TenantId::default(), Arc::new(meta.clone()), &CacheConfig::default()).await?);
     let mut out = String::new();
     let mut buf = SampleBuf::default();
-    for set in reader.select(&[], TimeRange::ALL).await? {
+    for set in reader.select(&[], TimeRange::ALL, Want::default()).await?.sets {
         let mut run = set.load(0..set.len(), TimeRange::ALL).await?;
         for row in 0..set.len() {
             run.read(row, &mut buf)?;
@@ -54,7 +54,7 @@ async fn read_all(store: Arc<dyn ObjectStore>, meta: &BlockMeta) -> Result<Strin
 }
 
 async fn store_of(files: &BTreeMap<String, Bytes>, meta: &BlockMeta) -> Arc<dyn ObjectStore> {
-    let store = InMemory::new();
+    let store = object_store();
     for (name, bytes) in files {
         store.put(&key::block_file(&TenantId::default(), meta.ulid, name), PutPayload::from_bytes(bytes.clone())).await.expect("writes");
     }
@@ -120,7 +120,7 @@ async fn cut_and_missing_files_are_errors() {
 #[tokio::test]
 async fn verification_compares_with_the_catalog() {
     let block = small_block();
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let store: Arc<dyn ObjectStore> = object_store();
     block.upload(&*store, &TenantId::default()).await.expect("uploads");
     let report = verify_block(store.clone(), &TenantId::default(), Arc::new(block.meta.clone())).await.expect("reads");
     assert!(report.is_sound(), "{report:?}");
@@ -152,7 +152,7 @@ async fn frozen(version: &str) -> (serde_json::Value, serde_json::Value) {
     let source = store.source(&tenant);
     let mut series = Vec::new();
     let mut buf = SampleBuf::default();
-    for set in source.select(&[], TimeRange::ALL).await.expect("selects") {
+    for set in source.select(&[], TimeRange::ALL, Want::default()).await.expect("selects").sets {
         let mut run = set.load(0..set.len(), TimeRange::ALL).await.expect("loads");
         for row in 0..set.len() {
             run.read(row, &mut buf).expect("reads");

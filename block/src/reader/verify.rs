@@ -2,7 +2,7 @@
 //!
 //! Checked: checksums of every byte, that each file decodes, the order of series, chunks and windows, that timestamps ascend
 //! and lie in their window and bounds, that every chunk decodes to its count, and that counts and times are those of the
-//! catalog. Not checked: whether the samples are those that a writer sent.
+//! catalog; of downsampled blocks also that buckets ascend, hold samples and lie in the block's span. Not checked: whether the samples are those that a writer sent.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::cache::CacheConfig;
 use crate::log;
 use crate::meta::{BlockMeta, META_FILE};
 use crate::reader::BlockReader;
-use crate::{Error, Labels, Result, SampleBuf, Source, TenantId, TimeRange, key};
+use crate::writer::Bucket;
+use crate::{Aggregate, Error, Labels, Result, SampleBuf, SeriesSet, Source, TenantId, TimeRange, key};
 
 /// What the verification of a block found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,8 +106,52 @@ async fn verify(report: &mut Report, store: Arc<dyn ObjectStore>, tenant: &Tenan
             (min_ms, max_ms) = (min_ms.min(exemplar.timestamp_ms), max_ms.max(exemplar.timestamp_ms));
         }
     }
+    if meta.resolution_ms > 0 {
+        let (first_ms, last_ms) = verify_rollup(report, &reader).await?;
+        (min_ms, max_ms) = (min_ms.min(first_ms), max_ms.max(last_ms));
+        if min_ms > max_ms {
+            // A block without any number still stands for its span.
+            (min_ms, max_ms) = (meta.min_time_ms, meta.max_time_ms);
+        }
+    }
     verify_totals(report, &meta, min_ms, max_ms);
     Ok(())
+}
+
+/// Checks the buckets of all series, and returns the times of the first and the last sample in them.
+async fn verify_rollup(report: &mut Report, reader: &Arc<BlockReader>) -> Result<(i64, i64)> {
+    let meta = &reader.meta;
+    let step_ms = meta.resolution_ms;
+    let (mut min_ms, mut max_ms, mut raw_samples) = (i64::MAX, i64::MIN, report.histograms);
+    let Some(set) = reader.select_rollup(&[], Aggregate::Last).await? else { return Ok((min_ms, max_ms)) };
+    let span_start_ms = meta.min_time_ms.div_euclid(meta.window_ms).saturating_mul(meta.window_ms);
+    let (mut buckets, mut histograms) = (Vec::new(), SampleBuf::default());
+    for start in (0..set.len()).step_by(RUN_SERIES) {
+        let rows = start..set.len().min(start + RUN_SERIES);
+        let mut run = set.load_buckets(rows.clone()).await?;
+        for row in rows {
+            run.read(row, &mut buckets, &mut histograms)?;
+            let placed = |b: &Bucket| {
+                b.start_ms.rem_euclid(step_ms) == 0
+                    && b.start_ms >= span_start_ms
+                    && b.start_ms.saturating_sub(span_start_ms) <= meta.window_ms - step_ms
+            };
+            let filled = |b: &Bucket| {
+                b.count > 0 && b.start_ms <= b.first_ms && b.first_ms <= b.last_ms && b.last_ms.saturating_sub(b.start_ms) < step_ms
+            };
+            let sound = buckets.is_sorted_by(|a, b| a.start_ms < b.start_ms) && buckets.iter().all(|b| placed(b) && filled(b));
+            report.expect(sound, || format!("buckets of series {row} are empty, out of order or outside of the span"));
+            for bucket in &buckets {
+                (min_ms, max_ms) = (min_ms.min(bucket.first_ms), max_ms.max(bucket.last_ms));
+                raw_samples += u64::from(bucket.count);
+            }
+            report.samples += buckets.len() as u64;
+        }
+        tokio::task::yield_now().await;
+    }
+    let expected = meta.raw_samples;
+    report.expect(raw_samples == expected, || format!("buckets stand for {raw_samples} samples, but the catalog says {expected}"));
+    Ok((min_ms, max_ms))
 }
 
 fn verify_totals(report: &mut Report, meta: &BlockMeta, min_ms: i64, max_ms: i64) {

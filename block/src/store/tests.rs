@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object_store::memory::InMemory;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -12,8 +11,9 @@ use crate::catalog::Change;
 use crate::histogram::{Counts, Span};
 use crate::local::DurableLocal;
 use crate::sample::STALE_NAN_BITS;
+use crate::testing::object_store;
 use crate::writer::{BlockWriter, WriterConfig};
-use crate::{Histogram, MatchOp, MetricType, SampleBuf, Timestamps};
+use crate::{Histogram, MatchOp, MetricType, SampleBuf, Timestamps, Want};
 
 #[derive(Clone, Debug, Default)]
 struct ModelSeries {
@@ -105,6 +105,7 @@ fn buffer(series: &ModelSeries, shared: &[Timestamps]) -> SampleBuf {
     SampleBuf {
         values: series.samples.values().map(|(bits, _)| f64::from_bits(*bits)).collect(),
         histograms: histograms.collect(),
+        counts: Vec::new(),
         timestamps: same.unwrap_or_else(|| Timestamps::unshared(times)),
     }
 }
@@ -150,7 +151,7 @@ async fn read(
 ) -> BTreeMap<Labels, BTreeMap<i64, (u64, Option<Arc<Histogram>>)>> {
     let mut out: BTreeMap<Labels, BTreeMap<_, _>> = BTreeMap::new();
     let mut buf = SampleBuf::default();
-    for set in source.select(matchers, range).await.expect("selects") {
+    for set in source.select(matchers, range, Want::default()).await.expect("selects").sets {
         let sorted = (1..set.len()).all(|i| set.labels(i - 1) < set.labels(i));
         assert!(sorted, "a set is not sorted");
         for start in (0..set.len()).step_by(run) {
@@ -248,14 +249,14 @@ async fn round_trip(seed: u64, objects: Arc<dyn ObjectStore>, blocks: usize) {
 #[tokio::test]
 async fn one_block_is_the_model() {
     for seed in 0..12 {
-        round_trip(seed, Arc::new(InMemory::new()), 1).await;
+        round_trip(seed, object_store(), 1).await;
     }
 }
 
 #[tokio::test]
 async fn several_blocks_are_the_model() {
     for seed in 100..106 {
-        round_trip(seed, Arc::new(InMemory::new()), 4).await;
+        round_trip(seed, object_store(), 4).await;
     }
 }
 
@@ -267,23 +268,23 @@ async fn blocks_on_disk_are_the_model() {
 
 #[tokio::test]
 async fn a_tenant_without_blocks_is_empty() {
-    let store = BlockStore::new(Arc::new(InMemory::new()), BlockStoreConfig::default());
+    let store = BlockStore::new(object_store(), BlockStoreConfig::default());
     let source = store.source(&TenantId::default());
-    assert!(source.select(&[], TimeRange::ALL).await.expect("answers").is_empty());
+    assert!(source.select(&[], TimeRange::ALL, Want::default()).await.expect("answers").sets.is_empty());
     assert!(source.label_names(&[], TimeRange::ALL).await.expect("answers").is_empty());
     assert!(store.tenants().await.expect("lists").is_empty());
 }
 
 #[tokio::test]
 async fn shared_timestamps_stay_shared() {
-    let store = BlockStore::new(Arc::new(InMemory::new()), BlockStoreConfig::default());
+    let store = BlockStore::new(object_store(), BlockStoreConfig::default());
     let tenant = TenantId::default();
     let shared = Timestamps::shared((0..1000).map(|i| i * 15_000).collect());
     let series = ModelSeries { samples: shared.iter().map(|t| (*t, (*t as u64, None))).collect(), exemplars: Vec::new() };
     let model: Model = (0..20).map(|i| (Labels::from_pairs([("i", i.to_string())]).expect("valid"), series.clone())).collect();
     write(&store, &tenant, &model, &[shared], WriterConfig::new(5)).await;
     for (range, len) in [(TimeRange::ALL, 1000), (TimeRange::new(0, 1).expect("ordered"), 480)] {
-        let sets = store.source(&tenant).select(&[], range).await.expect("selects");
+        let sets = store.source(&tenant).select(&[], range, Want::default()).await.expect("selects").sets;
         let mut ids = BTreeSet::new();
         for rows in [0..7, 7..20] {
             let mut run = sets[0].load(rows.clone(), range).await.expect("loads");
@@ -307,7 +308,7 @@ async fn series_with_timestamps_of_their_own_need_several_groups() {
         let series = ModelSeries { samples: samples.collect(), exemplars: Vec::new() };
         model.insert(Labels::from_pairs([("__name__", "m"), ("job", &format!("v{i}"))]).expect("valid"), series);
     }
-    let store = BlockStore::new(Arc::new(InMemory::new()), BlockStoreConfig::default());
+    let store = BlockStore::new(object_store(), BlockStoreConfig::default());
     let tenant = TenantId::default();
     write(&store, &tenant, &model, &[], WriterConfig::new(5)).await;
     let found = read(&*store.source(&tenant), &[], TimeRange::ALL, 97).await;
@@ -323,6 +324,7 @@ fn writers_refuse_what_is_out_of_order() {
         timestamps: Timestamps::unshared(times.to_vec()),
         values: vec![1.0; values],
         histograms: Vec::new(),
+        counts: Vec::new(),
     };
     let mut writer = BlockWriter::new(WriterConfig::new(1));
     assert!(writer.push_series(&labels("a"), None, &samples(&[2, 2], 2), &[]).is_err());

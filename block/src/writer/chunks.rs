@@ -10,6 +10,7 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use crate::codec::{encode_histograms, encode_timestamps, encode_values};
 use crate::sample::SampleBuf;
 use crate::writer::MAX_SAMPLES_PER_CHUNK;
+use crate::writer::bytes::Bytes;
 use crate::{Histogram, Timestamps};
 
 /// Kind of a chunk of floats.
@@ -35,31 +36,6 @@ pub(crate) struct Window {
     pub kinds: Vec<u8>,
     pub codecs: Vec<u8>,
     pub data: Bytes,
-}
-
-/// Byte strings in one buffer.
-#[derive(Default)]
-pub(crate) struct Bytes {
-    pub buffer: Vec<u8>,
-    pub ends: Vec<usize>,
-}
-
-impl Bytes {
-    pub fn get(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.ends[i - 1] };
-        &self.buffer[start..self.ends[i]]
-    }
-
-    /// How far from the start of `items` they fit into `limit_bytes`; at least one does.
-    pub fn end_within(&self, items: Range<usize>, limit_bytes: usize) -> usize {
-        let start = if items.start == 0 { 0 } else { self.ends[items.start - 1] };
-        let fit = self.ends[items.clone()].partition_point(|end| end - start <= limit_bytes);
-        items.start + fit.max(1)
-    }
-
-    fn end_item(&mut self) {
-        self.ends.push(self.buffer.len());
-    }
 }
 
 /// The different timestamp vectors of a window, each stored once.
@@ -90,7 +66,7 @@ impl ChunkTable {
     }
 
     pub fn encoded_bytes(&self) -> usize {
-        self.windows.values().map(|w| w.data.buffer.len() + w.times.data.buffer.len() + 14 * w.series.len()).sum()
+        self.windows.values().map(|w| w.data.size() + w.times.data.size() + 14 * w.series.len()).sum()
     }
 
     /// Adds the samples of a series, which were checked before.
@@ -108,6 +84,50 @@ impl ChunkTable {
             }
             start += in_window;
         }
+    }
+}
+
+/// A chunk as it stands in a block, with its timestamps decoded.
+#[derive(Clone)]
+pub struct EncodedChunk<'a> {
+    pub(crate) timestamps: Timestamps,
+    pub(crate) kind: u8,
+    pub(crate) codec: u8,
+    pub(crate) data: &'a [u8],
+}
+
+impl EncodedChunk<'_> {
+    /// Number of samples.
+    pub fn samples(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// The first and the last timestamp; `None` if there is none, which is no chunk that a block may hold.
+    pub fn time_range_ms(&self) -> Option<(i64, i64)> {
+        self.timestamps.first().copied().zip(self.timestamps.last().copied())
+    }
+}
+
+impl ChunkTable {
+    /// Start of the only window that all of a chunk lies in.
+    pub fn window_of(&self, chunk: &EncodedChunk<'_>) -> Option<i64> {
+        let (first_ms, last_ms) = chunk.time_range_ms()?;
+        let start_ms = first_ms.div_euclid(self.window_ms).saturating_mul(self.window_ms);
+        (last_ms.saturating_sub(start_ms) < self.window_ms).then_some(start_ms)
+    }
+
+    /// Adds a chunk of a series, which was checked before.
+    pub fn push_encoded(&mut self, series: u32, window_start_ms: i64, chunk: &EncodedChunk<'_>) {
+        let samples = chunk.timestamps.len() as u64;
+        if chunk.kind == KIND_HISTOGRAM {
+            self.histograms += samples;
+        } else {
+            self.samples += samples;
+        }
+        let window = self.windows.entry(window_start_ms).or_default();
+        let times = window.times.add(&chunk.timestamps, 0..chunk.timestamps.len());
+        window.data.buffer().extend_from_slice(chunk.data);
+        window.push_row(series, times, chunk.kind, chunk.codec);
     }
 }
 
@@ -147,13 +167,13 @@ impl Window {
     }
 
     fn push_floats(&mut self, series: u32, times: u32, values: &[f64]) {
-        let codec = encode_values(values, &mut self.data.buffer);
+        let codec = encode_values(values, self.data.buffer());
         self.push_row(series, times, KIND_FLOAT, codec as u8);
     }
 
     fn push_histograms(&mut self, series: u32, times: u32, histograms: &[(u32, Arc<Histogram>)]) {
         let histograms: Vec<&Histogram> = histograms.iter().map(|(_, h)| &**h).collect();
-        encode_histograms(&histograms, &mut self.data.buffer);
+        encode_histograms(&histograms, self.data.buffer());
         self.push_row(series, times, KIND_HISTOGRAM, 0);
     }
 
@@ -199,7 +219,7 @@ impl TimesTable {
         let row = self.rows.len() as u32;
         let (min_ms, max_ms) = (times[0], times[times.len() - 1]);
         self.rows.push(TimesRow { min_ms, max_ms, count: times.len() as u32, uses: 1 });
-        self.data.buffer.extend_from_slice(&self.scratch);
+        self.data.buffer().extend_from_slice(&self.scratch);
         self.data.end_item();
         self.by_hash.insert_unique(hash, (hash, row), |(h, _)| *h);
         row
@@ -212,7 +232,7 @@ mod tests {
 
     fn buf(times: Timestamps) -> SampleBuf {
         let values = (0..times.len()).map(|i| i as f64).collect();
-        SampleBuf { timestamps: times, values, histograms: Vec::new() }
+        SampleBuf { timestamps: times, values, histograms: Vec::new(), counts: Vec::new() }
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Nothing of a block is visible before its [`BlockMeta`] is committed to the catalog, which the caller does. Memory grows with
 //! the encoded size ([`BlockWriter::encoded_bytes`]), so that whoever writes big blocks has to split them.
 
+mod bytes;
 mod chunks;
 mod files;
+pub(crate) mod rollup;
 mod series;
 mod upload;
 
@@ -14,11 +16,13 @@ use crate::labels::Labels;
 use crate::meta::{BlockId, BlockMeta, WriterMark};
 use crate::{Error, Exemplar, Metadata, Result, SampleBuf, TenantId};
 
+pub use chunks::EncodedChunk;
 pub(crate) use chunks::{KIND_FLOAT, KIND_HISTOGRAM};
 pub(crate) use files::{
     CODEC_COLUMN, COUNT_COLUMN, DATA_COLUMN, KIND_COLUMN, MAX_MS_COLUMN, MIN_MS_COLUMN, SERIES_COLUMN, TIMES_COLUMN, USES_COLUMN,
     WINDOW_COLUMN,
 };
+pub use rollup::{Bucket, RollupWriter};
 pub(crate) use series::{HELP_COLUMN, LABEL_PREFIX, METRIC_NAME_COLUMN, REST_COLUMN, TYPE_COLUMN, UNIT_COLUMN, is_dictionary};
 pub use upload::EncodedBlock;
 
@@ -50,6 +54,8 @@ pub struct WriterConfig {
     pub sources: Vec<BlockId>,
     /// Which ingesters' logs the block covers.
     pub writers: Vec<WriterMark>,
+    /// See [`BlockMeta::deletions_ms`].
+    pub deletions_ms: i64,
     /// Series per row group of the table of series: at most [`WriterConfig::MAX_SERIES_PER_GROUP`]. Small groups make cold
     /// queries of one metric cheap, big ones store less.
     pub series_per_group: usize,
@@ -78,6 +84,7 @@ impl WriterConfig {
             level: 0,
             sources: Vec::new(),
             writers: Vec::new(),
+            deletions_ms: 0,
             series_per_group: 1 << 13,
             chunks_per_group: 1 << 16,
             page_bytes: 128 << 10,
@@ -112,13 +119,23 @@ pub struct BlockWriter {
     chunks: chunks::ChunkTable,
     exemplars: Vec<(u32, Exemplar)>,
     time_range_ms: Option<(i64, i64)>,
+    /// Only downsampled blocks have it.
+    rollup: Option<rollup::RollupTable>,
 }
 
 impl BlockWriter {
     /// An empty block.
     pub fn new(config: WriterConfig) -> Self {
         let chunks = chunks::ChunkTable::new(config.window_ms);
-        Self { config, last_labels: None, series: series::SeriesTable::default(), chunks, exemplars: Vec::new(), time_range_ms: None }
+        Self {
+            config,
+            last_labels: None,
+            series: series::SeriesTable::default(),
+            chunks,
+            exemplars: Vec::new(),
+            time_range_ms: None,
+            rollup: None,
+        }
     }
 
     /// Identity of the block.
@@ -133,7 +150,8 @@ impl BlockWriter {
 
     /// Size of what is encoded so far: about what the files and this writer's memory will take.
     pub fn encoded_bytes(&self) -> usize {
-        self.chunks.encoded_bytes() + self.series.memory_bytes()
+        let rollup_bytes = self.rollup.as_ref().map_or(0, rollup::RollupTable::encoded_bytes);
+        self.chunks.encoded_bytes() + self.series.memory_bytes() + rollup_bytes
     }
 
     /// Adds the next series. One without samples and exemplars is left out.
@@ -146,6 +164,11 @@ impl BlockWriter {
         if samples.is_empty() && exemplars.is_empty() {
             return Ok(());
         }
+        self.add(labels, metadata, samples, exemplars).map(drop)
+    }
+
+    /// Adds the next series, even if it has no samples, and returns its row.
+    fn add(&mut self, labels: &Labels, metadata: Option<&Metadata>, samples: &SampleBuf, exemplars: &[Exemplar]) -> Result<u32> {
         self.check_series(labels, samples, exemplars)?;
         let texts_bytes = labels.as_bytes().len() + metadata.map_or(0, |m| m.help.len() + m.unit.len());
         if self.series.values_bytes() + texts_bytes > MAX_LABEL_VALUES_BYTES {
@@ -161,10 +184,43 @@ impl BlockWriter {
         self.exemplars.extend(exemplars.iter().map(|e| (row, e.clone())));
         let times = samples.timestamps.first().into_iter().chain(samples.timestamps.last()).copied();
         for t in times.chain(exemplars.iter().map(|e| e.timestamp_ms)) {
-            let (min, max) = self.time_range_ms.unwrap_or((t, t));
-            self.time_range_ms = Some((min.min(t), max.max(t)));
+            self.cover(t);
         }
         self.last_labels = Some(labels.clone());
+        Ok(row)
+    }
+
+    /// Widens the block's range of time.
+    fn cover(&mut self, t_ms: i64) {
+        let (min, max) = self.time_range_ms.unwrap_or((t_ms, t_ms));
+        self.time_range_ms = Some((min.min(t_ms), max.max(t_ms)));
+    }
+
+    /// As [`BlockWriter::push_series`] with chunks of another block that is cut at the same windows. They are taken as they are.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] also if a chunk reaches over a border of windows or if windows do not ascend.
+    pub fn push_encoded(
+        &mut self,
+        labels: &Labels,
+        metadata: Option<&Metadata>,
+        chunks: &[EncodedChunk<'_>],
+        exemplars: &[Exemplar],
+    ) -> Result<()> {
+        self.config.check()?;
+        if chunks.is_empty() && exemplars.is_empty() {
+            return Ok(());
+        }
+        let windows: Option<Vec<i64>> = chunks.iter().map(|c| self.chunks.window_of(c)).collect();
+        let Some(windows) = windows.filter(|w| w.is_sorted()) else {
+            return Err(Error::invalid("chunks for a block", format!("{labels}: they do not fit windows of {} ms", self.config.window_ms)));
+        };
+        let row = self.add(labels, metadata, &SampleBuf::default(), exemplars)?;
+        for (chunk, window) in chunks.iter().zip(windows) {
+            self.chunks.push_encoded(row, window, chunk);
+        }
+        let times = chunks.iter().filter_map(EncodedChunk::time_range_ms).flat_map(|(first, last)| [first, last]);
+        times.for_each(|t| self.cover(t));
         Ok(())
     }
 

@@ -7,7 +7,9 @@ use futures::future::try_join_all;
 use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload};
 
 use crate::checksum::{self, FileChecksums};
-use crate::meta::{BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, FORMAT_VERSION, FileMeta, META_FILE, SERIES_FILE, TIMES_FILE};
+use crate::meta::{
+    BlockMeta, CHECKSUMS_FILE, CHUNKS_FILE, EXEMPLARS_FILE, FORMAT_VERSION, FileMeta, META_FILE, ROLLUP_FILE, SERIES_FILE, TIMES_FILE,
+};
 use crate::writer::{BlockWriter, files};
 use crate::{Error, Result, TenantId, key, log};
 
@@ -68,7 +70,7 @@ async fn abort(mut upload: Box<dyn MultipartUpload>) {
 }
 
 pub(super) fn encode(writer: BlockWriter) -> Result<EncodedBlock> {
-    let BlockWriter { config, series, chunks, exemplars, time_range_ms, .. } = writer;
+    let BlockWriter { config, series, mut chunks, exemplars, time_range_ms, rollup, .. } = writer;
     config.check()?;
     let Some((min_time_ms, max_time_ms)) = time_range_ms else {
         return Err(Error::invalid("block", "it has no series; write blocks that have samples only"));
@@ -77,10 +79,15 @@ pub(super) fn encode(writer: BlockWriter) -> Result<EncodedBlock> {
     let mut parquet = vec![
         (SERIES_FILE, files::series(&series, &config)?),
         (TIMES_FILE, files::times(&chunks)?),
-        (CHUNKS_FILE, files::chunks(&chunks, &config)?),
+        (CHUNKS_FILE, files::chunks(&mut chunks, &config)?),
     ];
     if !exemplars.is_empty() {
         parquet.push((EXEMPLARS_FILE, files::exemplars(&exemplars)?));
+    }
+    let (mut samples, mut raw_samples) = (chunks.samples, 0);
+    if let Some(rollup) = rollup {
+        (samples, raw_samples) = (rollup.rows, rollup.raw_samples + chunks.histograms);
+        parquet.push((ROLLUP_FILE, rollup.finish()?));
     }
     let mut metas = Vec::with_capacity(parquet.len() + 1);
     let mut sums = BTreeMap::new();
@@ -102,7 +109,7 @@ pub(super) fn encode(writer: BlockWriter) -> Result<EncodedBlock> {
         resolution_ms: config.resolution_ms,
         level: config.level,
         series: u64::from(series.rows()),
-        samples: chunks.samples,
+        samples,
         histograms: chunks.histograms,
         exemplars: exemplars.len() as u64,
         size_bytes: metas.iter().map(|f| f.size_bytes).sum(),
@@ -110,6 +117,8 @@ pub(super) fn encode(writer: BlockWriter) -> Result<EncodedBlock> {
         precedence_ms: config.precedence_ms,
         sources: config.sources,
         writers: config.writers,
+        deletions_ms: config.deletions_ms,
+        raw_samples,
         files: metas,
     };
     Ok(EncodedBlock { meta, files: contents })

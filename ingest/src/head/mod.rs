@@ -5,7 +5,7 @@
 //! block is committed, drops them here; writers never wait for it. So there is one head, not a generation for each cut.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use isobar_block::TenantId;
 use parking_lot::{Mutex, RwLock};
@@ -15,6 +15,7 @@ use exemplars::ExemplarRing;
 use families::Families;
 use lookup::Lookup;
 use page::{Page, SeriesRef};
+use pending::Pending;
 use postings::Index;
 
 use crate::wal::record::MetadataWriter;
@@ -27,6 +28,7 @@ pub mod families;
 pub mod lookup;
 pub mod order;
 pub mod page;
+pub mod pending;
 pub mod pins;
 pub mod postings;
 pub mod read;
@@ -48,6 +50,10 @@ pub struct Head {
     exemplars: Mutex<ExemplarRing>,
     families: Mutex<Families>,
     pins: pins::Pins,
+    /// Samples that a start has left for later.
+    pending: RwLock<Option<Arc<Pending>>>,
+    /// Whether there are any.
+    is_pending: AtomicBool,
     bytes: AtomicI64,
     /// Samples of the present epoch.
     samples: AtomicU64,
@@ -104,6 +110,7 @@ impl Head {
 
     /// Tells what is known for `status/tsdb`.
     pub fn numbers(&self) -> HeadNumbers {
+        self.complete();
         let mut numbers = HeadNumbers { series: self.series() as u64, ..HeadNumbers::default() };
         for page in self.pages().iter() {
             for series in page.series.lock().iter() {

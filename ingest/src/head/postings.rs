@@ -304,6 +304,11 @@ impl Index {
         names
     }
 
+    /// Whether any series ever had a label of this name.
+    pub fn has_label(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// Values of a label that any of the series has, sorted.
     pub fn label_values(&self, name: &str, series: &RoaringBitmap) -> Vec<String> {
         let values = self.names.get(name).into_iter().flatten();

@@ -10,13 +10,29 @@ use isobar_block::{Labels, LabelsRef};
 
 use super::append::{Counted, REFUSED, Rules, Workspace};
 use super::lookup::{self, Lookup};
-use super::page::{LabelHash, Page, SeriesRef};
+use super::page::{LabelHash, PAGE_SERIES, Page, SeriesRef};
+use super::pending::UNKNOWN;
 use super::series::Series;
 use super::{Head, SERIES_BYTES};
 use crate::decoded::{DecodedRequest, DecodedSeries, LabelForm, RejectReason, WriteOutcome};
 
 /// Numbers of series stay below this, so that no arithmetic with them can overflow.
 const MAX_SERIES_NUMBER: u32 = u32::MAX - 512;
+
+/// What a number of the log means.
+#[derive(Clone, Copy, Debug)]
+pub struct Definition<'a> {
+    number: u32,
+    labels: LabelsRef<'a>,
+    hash: LabelHash,
+}
+
+impl<'a> Definition<'a> {
+    /// A definition. This hashes the labels, which takes a good part of the time that a series takes.
+    pub fn new(number: u32, labels: LabelsRef<'a>) -> Self {
+        Self { number, labels, hash: lookup::hash(LabelForm::Canonical, labels.as_bytes()) }
+    }
+}
 
 impl Head {
     /// Fills `work.refs` with the series of the request, [`REFUSED`] for those that cannot be.
@@ -111,30 +127,47 @@ impl Head {
 
     /// Creates a series. The labels must not be in the table.
     fn create(&self, table: &mut Lookup, canonical: LabelHash, labels: Labels) -> SeriesRef {
+        Self::create_in(&mut self.pages.write(), table, canonical, labels)
+    }
+
+    fn create_in(pages: &mut Arc<Vec<Arc<Page>>>, table: &mut Lookup, canonical: LabelHash, labels: Labels) -> SeriesRef {
         assert!(table.next < MAX_SERIES_NUMBER, "a head counts up to four thousand million series");
         let number = SeriesRef(table.next);
-        let mut pages = self.pages.write();
         if number.slot() == 0 {
-            Arc::make_mut(&mut pages).push(Arc::new(Page::default()));
+            let page = Page::default();
+            if number.page() > 0 {
+                // A head of more than one page will most likely fill this one too.
+                page.series.lock().reserve_exact(PAGE_SERIES);
+            }
+            Arc::make_mut(pages).push(Arc::new(page));
         }
         let page = &pages[number.page()];
         page.set_labels(number.slot(), labels);
         page.set_hash(number.slot(), canonical);
         page.series.lock().push(Series::default());
-        drop(pages);
         table.insert(canonical, number);
         table.next += 1;
         table.live += 1;
         number
     }
 
-    /// The series with these labels, for the replay of the log. No limit counts there.
-    pub fn series_for_replay(&self, labels: LabelsRef<'_>) -> SeriesRef {
-        let canonical = lookup::hash(LabelForm::Canonical, labels.as_bytes());
+    /// Finds or creates series for the replay of the log, and notes in `known` which number of the log means which. No limit
+    /// counts there.
+    pub fn series_for_replay(&self, definitions: &[Definition<'_>], known: &mut Vec<SeriesRef>) {
+        let mut new_bytes = 0;
         let mut table = self.lookup.write();
-        table.get(canonical).unwrap_or_else(|| {
-            self.bytes.fetch_add(SERIES_BYTES + labels.as_bytes().len() as i64, Ordering::Relaxed);
-            self.create(&mut table, canonical, labels.to_owned())
-        })
+        let mut pages = self.pages.write();
+        for Definition { number, labels, hash } in definitions {
+            let series = table.get(*hash).unwrap_or_else(|| {
+                new_bytes += SERIES_BYTES + labels.as_bytes().len() as i64;
+                Self::create_in(&mut pages, &mut table, *hash, LabelsRef::to_owned(*labels))
+            });
+            let at = *number as usize;
+            if known.len() <= at {
+                known.resize(at + 1, UNKNOWN);
+            }
+            known[at] = series;
+        }
+        self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
     }
 }

@@ -138,6 +138,14 @@ impl Series {
         super::page::prefetch(self.tail.as_ptr().wrapping_add(self.tail.len()));
     }
 
+    /// Makes room for a whole tail, if there is none at all.
+    #[inline]
+    pub fn reserve_tail(&mut self) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve_exact(TAIL_SAMPLES);
+        }
+    }
+
     /// Whether a sample at that time would come out of order.
     #[inline]
     pub fn is_late(&self, timestamp_ms: i64) -> bool {

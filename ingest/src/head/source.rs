@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use isobar_block::{Error, Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, SeriesRun, SeriesSet, Source, TimeRange};
+use isobar_block::{
+    Error, Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, Selected, SeriesRun, SeriesSet, Source, TimeRange, Want,
+};
 use parking_lot::MutexGuard;
 use roaring::RoaringBitmap;
 
@@ -28,6 +30,7 @@ pub struct HeadSource(pub Arc<Head>);
 /// Series of a head, in order.
 #[derive(Debug)]
 struct HeadSet {
+    head: Arc<Head>,
     pages: Arc<Vec<Arc<Page>>>,
     series: Vec<SeriesRef>,
     pin: Arc<Pin>,
@@ -46,6 +49,7 @@ struct HeadRun {
 impl Head {
     /// The series that all matchers accept and that have a part with samples in `range`.
     fn selected(&self, pages: &[Arc<Page>], matchers: &[Matcher], range: TimeRange) -> RoaringBitmap {
+        self.complete_in(range);
         // Right after a start the index is not there yet, and a query of old data need not wait for it.
         if !self.is_index_ready() && !pages.iter().any(|page| page.has_samples(range)) {
             return RoaringBitmap::new();
@@ -97,16 +101,16 @@ impl Head {
 
 #[async_trait]
 impl Source for HeadSource {
-    async fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<Arc<dyn SeriesSet>>> {
+    async fn select(&self, matchers: &[Matcher], range: TimeRange, _want: Want) -> Result<Selected> {
         // The pin comes first: whatever is dropped from now on waits for it.
         let pin = self.0.pins.pin();
         let pages = self.0.pages();
         let selected = self.0.selected(&pages, matchers, range);
         if selected.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Selected::default());
         }
         let series = self.0.sorted(&pages, &selected);
-        Ok(vec![Arc::new(HeadSet { pages, series, pin: Arc::new(pin) })])
+        Ok(Selected::complete(vec![Arc::new(HeadSet { head: Arc::clone(&self.0), pages, series, pin: Arc::new(pin) })]))
     }
 
     async fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<String>> {
@@ -152,6 +156,10 @@ impl SeriesSet for HeadSet {
     fn labels(&self, row: usize) -> LabelsRef<'_> {
         let series = self.series[row];
         self.pages[series.page()].labels_ref(series.slot())
+    }
+
+    fn may_have_label(&self, name: &str) -> bool {
+        self.head.with_index(false, |index| index.has_label(name))
     }
 
     async fn load(&self, rows: Range<usize>, range: TimeRange) -> Result<Box<dyn SeriesRun>> {

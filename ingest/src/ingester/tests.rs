@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use isobar_block::store::{BlockStore, BlockStoreConfig};
 use isobar_block::union::Union;
-use isobar_block::{Exemplar, Labels, Matcher, Metadata, MetricType, SampleBuf, Source, TenantId, TimeRange};
+use isobar_block::{Exemplar, Labels, Matcher, Metadata, MetricType, SampleBuf, Source, TenantId, TimeRange, Want};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use prometheus_client::registry::Registry;
@@ -76,7 +76,7 @@ impl Store {
 
     /// Everything that a query finds, by series and timestamp, as text.
     async fn read(&self, tenant: &TenantId) -> model::Content {
-        let sets = self.source(tenant).select(&[], TimeRange::ALL).await.expect("selects");
+        let sets = self.source(tenant).select(&[], TimeRange::ALL, Want::default()).await.expect("selects").sets;
         let mut content = model::Content::default();
         for set in sets {
             assert!((1..set.len()).all(|row| set.labels(row - 1) < set.labels(row)), "a set is sorted");
@@ -236,7 +236,7 @@ async fn index_follows_cuts_and_idle_series_leave() {
     assert_eq!(head.label_names(&[], TimeRange::ALL).await.expect("finds"), ["__name__", "i"]);
     let before = TimeRange::new(0, BASE_MS - 1).expect("valid");
     assert!(head.label_values("i", &[], before).await.expect("finds").is_empty());
-    assert!(head.select(&[], before).await.expect("selects").is_empty());
+    assert!(head.select(&[], before, Want::default()).await.expect("selects").sets.is_empty());
     tokio::time::sleep(Duration::from_millis(1100)).await;
     store.now().flush().await.expect("cuts");
     assert_eq!(store.now().tenants(), [], "a head without series leaves");

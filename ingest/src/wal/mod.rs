@@ -22,6 +22,7 @@ use crate::observe::WalMetrics;
 use record::BATCH_MARKER_BYTES;
 use segment::{Header, SegmentFile};
 
+pub mod mapped;
 pub mod record;
 pub mod replay;
 pub mod segment;

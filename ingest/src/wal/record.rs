@@ -10,6 +10,10 @@ use isobar_block::codec::{decode_histograms, encode_histograms};
 use isobar_block::metadata::{Metadata, MetricType};
 use isobar_block::{Exemplar, Histogram, Labels, LabelsRef, TenantId};
 
+mod samples;
+
+pub use samples::{SampleRun, SampleWriter, read_run, scan_samples};
+
 /// Bytes of a frame before its payload.
 pub const FRAME_HEADER_BYTES: usize = 9;
 /// Payloads are not longer, so that a damaged length cannot ask for much memory.
@@ -232,124 +236,6 @@ pub fn read_series<'a>(entries: &'a [u8], mut each: impl FnMut(u32, LabelsRef<'a
     Ok(())
 }
 
-// The control byte of a float sample.
-const VALUE_BYTES_MASK: u8 = 0x0f;
-const SAME_TIME: u8 = 0x10;
-const SERIES_MASK: u8 = 0x60;
-const SERIES_SAME: u8 = 0x00;
-const SERIES_NEXT: u8 = 0x20;
-const SERIES_DELTA: u8 = 0x40;
-
-/// Float samples of one request, being collected: per sample a control byte, where needed a step of the series number and one
-/// of the timestamp, and the value's bytes without the zero bytes at its low end.
-#[derive(Debug, Default)]
-pub struct SampleWriter {
-    /// Longer than what is used, so that an entry is written where it will stay.
-    entries: Vec<u8>,
-    used: usize,
-    series: u32,
-    timestamp_ms: i64,
-}
-
-/// Control byte, two numbers, value.
-const MAX_ENTRY_BYTES: usize = 1 + 10 + 10 + 8;
-
-impl SampleWriter {
-    /// Adds one sample.
-    #[inline]
-    pub fn push(&mut self, series: u32, timestamp_ms: i64, value: f64) {
-        if self.entries.len() < self.used + MAX_ENTRY_BYTES {
-            self.entries.resize((2 * self.entries.len()).max(4096), 0);
-        }
-        let entry: &mut [u8; MAX_ENTRY_BYTES] = self.entries[self.used..].first_chunk_mut().expect("it was made long enough");
-        let bits = value.to_bits();
-        let value_bytes = 8 - (bits.trailing_zeros() / 8) as usize;
-        let mut len = 1;
-        let mut control = value_bytes as u8;
-        if series == self.series {
-            control |= SERIES_SAME;
-        } else if series == self.series.wrapping_add(1) {
-            control |= SERIES_NEXT;
-        } else {
-            control |= SERIES_DELTA;
-            let step = i64::from(series) - i64::from(self.series);
-            len += put_varint(&mut entry[len..], ((step << 1) ^ (step >> 63)) as u64);
-        }
-        if timestamp_ms == self.timestamp_ms {
-            control |= SAME_TIME;
-        } else {
-            let step = timestamp_ms.wrapping_sub(self.timestamp_ms);
-            len += put_varint(&mut entry[len..], ((step << 1) ^ (step >> 63)) as u64);
-        }
-        entry[0] = control;
-        entry[len..len + 8].copy_from_slice(&bits.to_be_bytes());
-        self.used += len + value_bytes;
-        self.series = series;
-        self.timestamp_ms = timestamp_ms;
-    }
-
-    /// Appends the record, if it has any content, and empties the collection.
-    pub fn finish(&mut self, tenant: &TenantId, out: &mut Vec<u8>) {
-        if self.used > 0 {
-            push_frame(out, Kind::Samples, |out| {
-                push_bytes(out, tenant.as_str().as_bytes());
-                out.extend_from_slice(&self.entries[..self.used]);
-            });
-        }
-        (self.used, self.series, self.timestamp_ms) = (0, 0, 0);
-    }
-}
-
-#[inline]
-fn put_varint(out: &mut [u8], mut n: u64) -> usize {
-    let mut len = 0;
-    while n >= 0x80 {
-        out[len] = n as u8 | 0x80;
-        n >>= 7;
-        len += 1;
-    }
-    out[len] = n as u8;
-    len + 1
-}
-
-/// Calls `each` with series number, timestamp and value of every sample.
-pub fn read_samples(entries: &[u8], mut each: impl FnMut(u32, i64, f64)) -> Result<(), Malformed> {
-    let mut reader = Reader(entries);
-    let mut series = 0u32;
-    let mut timestamp_ms = 0i64;
-    while let Some((&control, rest)) = reader.0.split_first() {
-        reader.0 = rest;
-        match control & SERIES_MASK {
-            SERIES_SAME => {}
-            SERIES_NEXT => series = series.wrapping_add(1),
-            SERIES_DELTA => {
-                let number = i64::from(series).wrapping_add(reader.zigzag()?);
-                series = u32::try_from(number).map_err(|_| Malformed("a series number is too big"))?;
-            }
-            _ => return Err(Malformed("a control byte is not known")),
-        }
-        if control & SAME_TIME == 0 {
-            timestamp_ms = timestamp_ms.wrapping_add(reader.zigzag()?);
-        }
-        let value_bytes = usize::from(control & VALUE_BYTES_MASK);
-        if value_bytes > 8 || value_bytes > reader.0.len() {
-            return Err(Malformed("a sample is cut off"));
-        }
-        let bits = match reader.0.first_chunk::<8>() {
-            // The shift drops what belongs to the next sample; one of 64 is not defined, so zero bytes are a case of their own.
-            Some(chunk) if value_bytes > 0 => u64::from_be_bytes(*chunk) & (u64::MAX << (64 - 8 * value_bytes as u32)),
-            _ => {
-                let mut bytes = [0; 8];
-                bytes[..value_bytes].copy_from_slice(&reader.0[..value_bytes]);
-                u64::from_be_bytes(bytes)
-            }
-        };
-        reader.0 = &reader.0[value_bytes..];
-        each(series, timestamp_ms, f64::from_bits(bits));
-    }
-    Ok(())
-}
-
 /// Appends a record of native histograms, if there are any.
 pub fn push_histograms(out: &mut Vec<u8>, tenant: &TenantId, entries: &[(u32, i64, Arc<Histogram>)]) {
     if entries.is_empty() {
@@ -450,34 +336,6 @@ pub fn read_metadata<'a>(entries: &'a [u8], mut each: impl FnMut(&'a str, Metada
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn samples_come_back_bit_for_bit() {
-        let tenant = TenantId::default();
-        let values =
-            [0.0, -0.0, 1.0, 0.1, f64::NAN, f64::INFINITY, f64::from_bits(1), f64::from_bits(0x7ff0_0000_0000_0002), 12345.0, -1e300];
-        let samples: Vec<_> = values
-            .iter()
-            .enumerate()
-            .map(|(i, v)| ([0, 0, 1, 7, 7, 3, u32::MAX, 0, 5, 6][i], [5, 5, i64::MIN, i64::MAX, 0, 1, 2, 2, 2, -7][i], *v))
-            .collect();
-        let mut writer = SampleWriter::default();
-        let mut out = Vec::new();
-        for _ in 0..2 {
-            out.clear();
-            for (series, t, v) in &samples {
-                writer.push(*series, *t, *v);
-            }
-            writer.finish(&tenant, &mut out);
-        }
-        let (frame, whole) = parse_frame(&out).expect("a frame");
-        assert_eq!((frame.kind, whole), (Kind::Samples, out.len()));
-        let mut back = Vec::new();
-        let (name, entries) = read_tenant(frame.payload).expect("reads");
-        assert_eq!(name, "default");
-        read_samples(entries, |s, t, v| back.push((s, t, v.to_bits()))).expect("reads");
-        assert_eq!(back, samples.iter().map(|(s, t, v)| (*s, *t, v.to_bits())).collect::<Vec<_>>());
-    }
 
     #[test]
     fn cut_or_flipped_bytes_are_noticed() {

@@ -4,16 +4,15 @@
 //! else, also before a later batch of the last segment, they are damage: a batch is only begun when the one before it is
 //! durable.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::mapped::{Segment, Segments};
 use super::record::{BATCH_MARKER_BYTES, Frame, FrameFault, Kind, parse_frame};
-use super::segment::{self, HEADER_BYTES, Header, NO_PREVIOUS};
+use super::segment::{HEADER_BYTES, Header, NO_PREVIOUS};
 use crate::error::{Error, Result};
 
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
+/// Bytes that are asked for at once.
+const LOAD_BYTES: usize = 1 << 20;
 
 /// What to do about damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,62 +45,35 @@ impl Found {
     }
 }
 
-/// Reads all segments in order and calls `visit` with the header and each record; `progress` gets first, last and current
-/// number. Segments before `first_needed` are deleted unread.
+/// Reads all segments in order and calls `visit` with the place of the segment in `segments` and each record; `progress` gets
+/// first, last and current number.
 ///
 /// # Errors
 /// [`Error::WalDamaged`] unless damage is to be skipped, [`Error::Io`], and what `visit` returns: `Err(reason)` for a
 /// record whose checksum holds but that cannot be understood counts as damage too.
-pub fn replay(
-    dir: &Path,
+pub fn replay<'a>(
+    segments: &'a Segments,
     on_damage: OnDamage,
     mut progress: impl FnMut(u64, u64, u64),
-    mut visit: impl FnMut(&Header, Frame<'_>) -> Result<(), String>,
+    mut visit: impl FnMut(usize, Frame<'a>) -> Result<(), String>,
 ) -> Result<Found> {
-    let mut numbers = segment::list(dir)?;
+    let all = segments.all();
     let mut found = Found { next_segment: 1, ..Found::default() };
-    drop_unfinished_last(dir, &mut numbers)?;
-    let headers = numbers.iter().map(|n| read_header(dir, *n)).collect::<Result<Vec<_>>>()?;
-    for (i, header) in headers.iter().enumerate() {
-        progress(numbers[0], numbers[numbers.len() - 1], header.number);
-        let path = segment::path(dir, header.number);
-        if i > 0 && header.number != headers[i - 1].number + 1 {
+    for (i, segment) in all.iter().enumerate() {
+        let header = segment.header;
+        progress(all[0].header.number, all[all.len() - 1].header.number, header.number);
+        if i > 0 && header.number != all[i - 1].header.number + 1 {
             let reason = format!("segment {} before it is missing", header.number - 1);
-            damage(on_damage, &mut found, path.clone(), 0, 0, reason)?;
+            damage(on_damage, &mut found, segment.path().to_owned(), 0, 0, reason)?;
         }
-        let expected_bytes = headers.get(i + 1).filter(|next| next.number == header.number + 1).map(|next| next.previous_bytes);
-        let mut reader = SegmentReader::open(path, expected_bytes)?;
-        reader.read_all(on_damage, &mut found, |frame| visit(header, frame))?;
+        let next = all.get(i + 1).map(|next| next.header);
+        let mut reader = SegmentReader::new(segment, next.filter(|n| n.number == header.number + 1).map(|n| n.previous_bytes));
+        reader.read_all(on_damage, &mut found, |frame| visit(i, frame))?;
         found.last_bytes = Some(reader.valid_bytes);
         found.total_bytes += reader.valid_bytes;
         found.next_segment = header.number + 1;
     }
     Ok(found)
-}
-
-/// A segment whose creation was interrupted holds no record: it is removed.
-fn drop_unfinished_last(dir: &Path, numbers: &mut Vec<u64>) -> Result<()> {
-    if let Some(last) = numbers.last().copied() {
-        let path = segment::path(dir, last);
-        let mut bytes = Vec::new();
-        File::open(&path).and_then(|f| f.take(HEADER_BYTES + 1).read_to_end(&mut bytes)).map_err(|e| Error::io(&path, e))?;
-        if bytes.len() as u64 <= HEADER_BYTES && Header::decode(&bytes).is_err() {
-            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
-            numbers.pop();
-        }
-    }
-    Ok(())
-}
-
-fn read_header(dir: &Path, number: u64) -> Result<Header> {
-    let path = segment::path(dir, number);
-    let mut bytes = Vec::new();
-    File::open(&path).and_then(|f| f.take(HEADER_BYTES).read_to_end(&mut bytes)).map_err(|e| Error::io(&path, e))?;
-    match Header::decode(&bytes) {
-        Ok(header) if header.number == number => Ok(header),
-        Ok(header) => Err(Error::WalDamaged { path, offset: 8, reason: format!("it says that it is segment {}", header.number) }),
-        Err(reason) => Err(Error::WalDamaged { path, offset: 0, reason: reason.into() }),
-    }
 }
 
 fn damage(on_damage: OnDamage, found: &mut Found, path: PathBuf, offset: u64, skipped_bytes: u64, reason: String) -> Result<()> {
@@ -122,77 +94,59 @@ fn damage(on_damage: OnDamage, found: &mut Found, path: PathBuf, offset: u64, sk
     Ok(())
 }
 
-/// Reads one segment through a window of bytes.
-struct SegmentReader {
-    path: PathBuf,
-    file: File,
+/// Reads one segment.
+struct SegmentReader<'a> {
+    segment: &'a Segment,
     /// Where the segment has to end, if the next one says it.
     expected_bytes: Option<u64>,
-    window: Vec<u8>,
+    /// The bytes up to there.
+    bytes: &'a [u8],
+    /// So many of them can be touched.
+    loaded: usize,
     at: usize,
-    /// Offset in the file of the window's first byte.
-    window_offset: u64,
-    ended: bool,
     /// Bytes up to which everything was read or skipped.
     valid_bytes: u64,
 }
 
-impl SegmentReader {
-    fn open(path: PathBuf, expected_bytes: Option<u64>) -> Result<Self> {
-        let mut file = File::open(&path).map_err(|e| Error::io(&path, e))?;
-        let mut header = [0; HEADER_BYTES as usize];
-        file.read_exact(&mut header).map_err(|e| Error::io(&path, e))?;
-        Ok(Self {
-            path,
-            file,
-            expected_bytes,
-            window: Vec::new(),
-            at: 0,
-            window_offset: HEADER_BYTES,
-            ended: false,
-            valid_bytes: HEADER_BYTES,
-        })
+impl<'a> SegmentReader<'a> {
+    fn new(segment: &'a Segment, expected_bytes: Option<u64>) -> Self {
+        let bytes = segment.bytes();
+        let bytes = expected_bytes.and_then(|e| bytes.get(..usize::try_from(e).ok()?)).unwrap_or(bytes);
+        let start = HEADER_BYTES as usize;
+        Self { segment, expected_bytes, bytes, loaded: start, at: start, valid_bytes: HEADER_BYTES }
     }
 
-    fn offset(&self) -> u64 {
-        self.window_offset + self.at as u64
-    }
-
-    /// Makes sure that the window holds `needed` bytes from the present place, if the segment has them.
-    fn fill(&mut self, needed: usize) -> Result<()> {
-        while self.window.len() - self.at < needed && !self.ended {
-            self.window.drain(..self.at);
-            self.window_offset += self.at as u64;
-            self.at = 0;
-            let end = self.window_offset + self.window.len() as u64;
-            let wanted = needed.saturating_sub(self.window.len()).max(READ_BYTES) as u64;
-            let wanted = self.expected_bytes.map_or(wanted, |total| wanted.min(total.saturating_sub(end)));
-            let read = (&mut self.file).take(wanted).read_to_end(&mut self.window).map_err(|e| Error::io(&self.path, e))?;
-            self.ended = read == 0;
+    /// Makes sure that `needed` bytes from the present place can be touched, if the segment has them.
+    fn load(&mut self, needed: usize) -> Result<()> {
+        if self.loaded < self.at.saturating_add(needed) && !self.is_loaded() {
+            let to = self.at.saturating_add(needed.max(LOAD_BYTES)).min(self.bytes.len());
+            self.segment.load(self.loaded, to)?;
+            self.loaded = to;
         }
         Ok(())
     }
 
-    fn read_all(&mut self, on_damage: OnDamage, found: &mut Found, mut visit: impl FnMut(Frame<'_>) -> Result<(), String>) -> Result<()> {
-        loop {
-            self.fill(READ_BYTES / 4)?;
-            if self.at == self.window.len() {
-                break;
-            }
-            let fault = match parse_frame(&self.window[self.at..]) {
+    fn is_loaded(&self) -> bool {
+        self.loaded == self.bytes.len()
+    }
+
+    fn read_all(&mut self, on_damage: OnDamage, found: &mut Found, mut visit: impl FnMut(Frame<'a>) -> Result<(), String>) -> Result<()> {
+        while self.at < self.bytes.len() {
+            let bytes = self.bytes;
+            let fault = match parse_frame(&bytes[self.at..self.loaded]) {
                 Ok((frame, whole)) => {
                     let outcome = if frame.kind == Kind::Batch { self.check_marker(frame) } else { visit(frame) };
                     match outcome {
                         Ok(()) => {
                             self.at += whole;
-                            self.valid_bytes = self.offset();
+                            self.valid_bytes = self.at as u64;
                             continue;
                         }
                         Err(reason) => reason,
                     }
                 }
-                Err(FrameFault::Incomplete(needed)) if !self.ended => {
-                    self.fill(needed)?;
+                Err(FrameFault::Incomplete(needed)) if !self.is_loaded() => {
+                    self.load(needed)?;
                     continue;
                 }
                 Err(FrameFault::Incomplete(_)) => "the file ends within a record".to_owned(),
@@ -204,53 +158,57 @@ impl SegmentReader {
         }
         if let Some(expected) = self.expected_bytes.filter(|e| *e > self.valid_bytes) {
             let (at, missing) = (self.valid_bytes, expected - self.valid_bytes);
-            damage(on_damage, found, self.path.clone(), at, missing, format!("the file ends here, {missing} bytes are missing"))?;
+            damage(
+                on_damage,
+                found,
+                self.segment.path().to_owned(),
+                at,
+                missing,
+                format!("the file ends here, {missing} bytes are missing"),
+            )?;
         }
         Ok(())
     }
 
     fn check_marker(&self, frame: Frame<'_>) -> Result<(), String> {
-        if frame.payload == self.offset().to_le_bytes() { Ok(()) } else { Err("a batch stands at the wrong place".into()) }
+        if frame.payload == (self.at as u64).to_le_bytes() { Ok(()) } else { Err("a batch stands at the wrong place".into()) }
     }
 
     /// Decides about bytes that do not hold. `false` if the segment ends here.
     fn recover(&mut self, on_damage: OnDamage, found: &mut Found, reason: String) -> Result<bool> {
-        let bad_at = self.offset();
+        let bad_at = self.at as u64;
         // A marker that begins here would be the fault itself; a later one proves that these bytes were durable once.
         self.at += 1;
-        while !self.seek_marker()? {
-            if self.ended {
-                return self.end_at(bad_at, on_damage, found, reason);
-            }
+        if !self.seek_marker()? {
+            return self.end_at(bad_at, on_damage, found, reason);
         }
-        damage(on_damage, found, self.path.clone(), bad_at, self.offset() - bad_at, reason)?;
-        self.valid_bytes = self.offset();
+        damage(on_damage, found, self.segment.path().to_owned(), bad_at, self.at as u64 - bad_at, reason)?;
+        self.valid_bytes = self.at as u64;
         Ok(true)
     }
 
     fn end_at(&mut self, bad_at: u64, on_damage: OnDamage, found: &mut Found, reason: String) -> Result<bool> {
-        let rest = self.window_offset + self.window.len() as u64 - bad_at;
         if let Some(expected) = self.expected_bytes {
-            damage(on_damage, found, self.path.clone(), bad_at, expected - bad_at, reason)?;
+            damage(on_damage, found, self.segment.path().to_owned(), bad_at, expected - bad_at, reason)?;
             self.valid_bytes = expected;
             return Ok(false);
         }
+        let rest = self.bytes.len() as u64 - bad_at;
         tracing::warn!(
-            file = %self.path.display(), offset = bad_at, bytes = rest,
+            file = %self.segment.path().display(), offset = bad_at, bytes = rest,
             "the write-ahead log ends with an unfinished write, which was not acknowledged; it is cut off"
         );
         found.torn_bytes += rest;
-        let file = OpenOptions::new().write(true).open(&self.path).map_err(|e| Error::io(&self.path, e))?;
-        file.set_len(bad_at).and_then(|()| file.sync_all()).map_err(|e| Error::io(&self.path, e))?;
+        self.segment.cut_off(bad_at)?;
         self.valid_bytes = bad_at;
         Ok(false)
     }
 
-    /// Moves to the next batch marker that says its own place. `false` if the window has none; then it was moved on.
+    /// Moves to the next batch marker that says its own place. `false` if there is none.
     fn seek_marker(&mut self) -> Result<bool> {
-        self.fill(READ_BYTES)?;
-        while self.window.len() - self.at >= BATCH_MARKER_BYTES {
-            let bytes = &self.window[self.at..];
+        while self.bytes.len() - self.at >= BATCH_MARKER_BYTES {
+            self.load(BATCH_MARKER_BYTES)?;
+            let bytes = &self.bytes[self.at..];
             // The length of a marker's payload; nearly every other place fails on this first byte.
             if bytes[0] == 8
                 && let Ok((frame, _)) = parse_frame(&bytes[..BATCH_MARKER_BYTES])
@@ -261,7 +219,6 @@ impl SegmentReader {
             }
             self.at += 1;
         }
-        self.fill(BATCH_MARKER_BYTES)?;
         Ok(false)
     }
 }

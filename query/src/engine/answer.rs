@@ -12,16 +12,21 @@ use isobar_block::{Histogram, Labels, LabelsRef, SampleBuf, TimeRange, is_stale}
 use tokio::task::JoinSet;
 
 use crate::exec::cells::leave_out_histograms;
-use crate::exec::chunk::{Chunk, any_present, labels_from_bytes, present};
+use crate::exec::chunk::{BATCH_VALUES, Chunk, any_present, labels_from_bytes, present};
 use crate::exec::context::QueryContext;
 use crate::exec::labels::{DROP_MARK, LabelRule};
 use crate::exec::operator::{gather, pause};
+use crate::exec::release::{Released, Values, Weight};
 use crate::exec::scan::reader::{SeriesReader, partitions};
+use crate::exec::sorting::{ascends, sort_by};
 use crate::plan::{Names, Planned, RawPlan, Scalar, Selection};
 use crate::result::{Error, Grid, RawSeries, Result, Rows, Value};
 
 /// Samples of raw series after which others get a turn.
 const PAUSE_AFTER_SAMPLES: usize = 200_000;
+
+/// About what the labels of a row take.
+const ROW_LABELS_BYTES: usize = 128;
 
 /// What an answer is made for.
 pub(super) struct Shape {
@@ -47,7 +52,7 @@ pub(super) async fn collect(planned: Planned, query: &Arc<QueryContext>, task: A
             if chunk.len() != 1 {
                 return Err(Error::Internal(format!("a scalar has {} rows", chunk.len())));
             }
-            Ok(Value::Scalar { grid, values: chunk.values })
+            Ok(Value::Scalar { grid, values: chunk.values.into_inner() })
         }
         Planned::Vector(vector) => {
             let mut rows = collect_rows(vector.plan, vector.names, query, &task, grid, !instant).await?;
@@ -98,9 +103,21 @@ async fn collect_rows(
 /// What one partition has given.
 struct Part {
     partition: usize,
-    chunks: Vec<Chunk>,
-    rows: Vec<RowPlace>,
+    chunks: Released<Vec<Chunk>>,
+    rows: Released<Vec<RowPlace>>,
     reservation: MemoryReservation,
+}
+
+impl Weight for Vec<RowPlace> {
+    fn weight_bytes(&self) -> usize {
+        self.capacity() * (size_of::<RowPlace>() + ROW_LABELS_BYTES)
+    }
+}
+
+impl Weight for Vec<RawSeries> {
+    fn weight_bytes(&self) -> usize {
+        self.iter().map(|series| size_of::<RawSeries>() + ROW_LABELS_BYTES + series.floats.capacity() * size_of::<(i64, f64)>()).sum()
+    }
 }
 
 /// A row of the answer, and where its values are.
@@ -119,7 +136,7 @@ async fn collect_part(
 ) -> Result<Part> {
     let reservation = MemoryConsumer::new("answer").register(task.memory_pool());
     let unnamed = LabelRule::without_names();
-    let mut part = Part { partition, chunks: Vec::new(), rows: Vec::new(), reservation };
+    let mut part = Part { partition, chunks: Released::default(), rows: Released::default(), reservation };
     let mut stream = plan.execute(partition, task).map_err(from_datafusion)?;
     while let Some(batch) = stream.next().await.transpose().map_err(from_datafusion)? {
         query.check_canceled()?;
@@ -153,17 +170,13 @@ fn final_labels(labels: LabelsRef<'_>, names: Names, unnamed: &LabelRule) -> Lab
 fn put_together(parts: Vec<Part>, query: &QueryContext, grid: Grid, sorted: bool) -> Result<Rows> {
     let mut places: Vec<(usize, &RowPlace)> =
         parts.iter().enumerate().flat_map(|(part, p)| p.rows.iter().map(move |row| (part, row))).collect();
-    let unique = places.is_sorted_by(|a, b| a.1.labels < b.1.labels);
+    let unique = ascends(&places, query, |a, b| a.1.labels < b.1.labels)?;
     if !unique && sorted {
         // Stable, since the rows are a few sorted runs, one for each partition, which this sort recognises.
-        places.sort_by(|a, b| a.1.labels.cmp(&b.1.labels));
+        sort_by(&mut places, query, |a, b| a.1.labels.cmp(&b.1.labels))?;
     }
-    let mut rows = Rows {
-        grid,
-        labels: Vec::with_capacity(places.len()),
-        values: Vec::with_capacity(places.len() * grid.len),
-        histograms: Vec::new(),
-    };
+    let mut rows = Rows { grid, labels: Vec::with_capacity(places.len()), values: Vec::new(), histograms: Vec::new() };
+    let mut all = Values::from(Vec::with_capacity(places.len() * grid.len));
     let mut index: HashMap<&Labels, usize> = HashMap::new();
     for (part, place) in &places {
         query.check_canceled()?;
@@ -174,10 +187,10 @@ fn put_together(parts: Vec<Part>, query: &QueryContext, grid: Grid, sorted: bool
         rows.histograms.extend(cells.iter().map(|c| (row as u32, c.step, Arc::new(Histogram::from(&*c.histogram)))));
         if row == next {
             rows.labels.push(place.labels.clone());
-            rows.values.extend_from_slice(values);
+            all.extend_from_slice(values);
             continue;
         }
-        for (known, v) in rows.values[row * grid.len..][..grid.len].iter_mut().zip(values).filter(|(_, v)| present(**v)) {
+        for (known, v) in all[row * grid.len..][..grid.len].iter_mut().zip(values).filter(|(_, v)| present(**v)) {
             if present(*known) {
                 return Err(Error::Execution("vector cannot contain metrics with the same labelset".into()));
             }
@@ -185,9 +198,13 @@ fn put_together(parts: Vec<Part>, query: &QueryContext, grid: Grid, sorted: bool
         }
     }
     if !rows.histograms.is_empty() {
-        leave_out_histograms(&mut rows.values);
+        for part in all.chunks_mut(BATCH_VALUES) {
+            query.check_canceled()?;
+            leave_out_histograms(part);
+        }
         rows.histograms.sort_by_key(|(row, step, _)| (*row, *step));
     }
+    rows.values = all.into_inner();
     Ok(rows)
 }
 
@@ -213,7 +230,7 @@ async fn collect_raw(raw: RawPlan, query: &Arc<QueryContext>, task: &Arc<TaskCon
 
 async fn read_samples(selection: &Selection, range: TimeRange, query: &Arc<QueryContext>, task: &TaskContext) -> Result<Vec<RawSeries>> {
     let reservation = MemoryConsumer::new("answer").register(task.memory_pool());
-    let mut all = Vec::new();
+    let mut all: Released<Vec<RawSeries>> = Released::default();
     let mut since_pause = 0;
     for rows in partitions(selection, 1) {
         let mut reader = SeriesReader::new(selection, &rows, Arc::clone(query));
@@ -234,7 +251,7 @@ async fn read_samples(selection: &Selection, range: TimeRange, query: &Arc<Query
             }
         }
     }
-    Ok(all)
+    Ok(all.into_inner())
 }
 
 type RawSamples = (Vec<(i64, f64)>, Vec<(i64, Arc<Histogram>)>);

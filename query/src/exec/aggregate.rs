@@ -5,6 +5,7 @@
 mod histograms;
 
 use std::hash::Hash;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StructArray};
@@ -17,12 +18,16 @@ use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Emit
 
 use super::annotate::{self, Combining};
 use super::cells::{CELLS_TYPE, Cell, HISTOGRAM, cells_array, cells_of, leave_out_histograms};
-use super::chunk::{ABSENT, flat_values, present, result_fields, result_type, values_array, values_type};
+use super::chunk::{ABSENT, flat_values, present, released_array, result_fields, result_type, values_type};
 use super::context::QueryContext;
+use super::release::Values;
 use crate::kernel::aggregate::{self as kernel, Init};
 use crate::promql::ast::Span;
 
 use histograms::HistogramSums;
+
+/// Values of results that are computed between two looks at the cancel flag.
+const FINISH_VALUES: usize = 32_768;
 
 /// The aggregations that keep one vector of state, or a few, for each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -145,7 +150,7 @@ impl AggregateUDFImpl for VectorFunction {
             steps: self.steps,
             expected_groups: self.groups,
             groups: 0,
-            columns: self.aggregate.state().iter().map(|_| Vec::new()).collect(),
+            columns: self.aggregate.state().iter().map(|_| Values::default()).collect(),
             histograms: HistogramSums::default(),
             place: self.place.clone(),
             masked: Vec::new(),
@@ -167,7 +172,7 @@ struct VectorAccumulator {
     steps: usize,
     expected_groups: usize,
     groups: usize,
-    columns: Vec<Vec<f64>>,
+    columns: Vec<Values>,
     histograms: HistogramSums,
     place: Place,
     masked: Vec<f64>,
@@ -222,27 +227,41 @@ impl VectorAccumulator {
     }
 
     /// Takes the state of the first groups out, column by column.
-    fn take(&mut self, emit_to: EmitTo) -> Vec<Vec<f64>> {
+    fn take(&mut self, emit_to: EmitTo) -> Vec<Values> {
         let groups = self.emitted(emit_to);
         let emit = match emit_to {
             EmitTo::All => EmitTo::All,
             EmitTo::First(n) => EmitTo::First(n * self.steps),
         };
         self.groups -= groups;
-        self.columns.iter_mut().map(|column| emit.take_needed(column)).collect()
+        self.columns.iter_mut().map(|column| emit.take_needed(column).into()).collect()
     }
 
-    fn finish(&self, mut columns: Vec<Vec<f64>>) -> Vec<f64> {
-        let mut out = vec![ABSENT; columns[0].len()];
-        match (self.aggregate, columns.as_slice()) {
-            (VectorAggregate::Sum, [sum, comp]) => kernel::sum_finish(sum, comp, &mut out),
-            (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_finish(sum, comp, count, &mut out),
-            (VectorAggregate::Count, [count]) => kernel::count_finish(count, &mut out),
-            (VectorAggregate::Stddev, [count, _, m2]) => kernel::stddev_finish(count, m2, &mut out),
-            (VectorAggregate::Stdvar, [count, _, m2]) => kernel::stdvar_finish(count, m2, &mut out),
-            _ => out = columns.swap_remove(0),
+    /// The results, in the place of the first column: a new one would take longer to come by than to fill.
+    fn finish(&self, mut columns: Vec<Values>) -> Result<Values> {
+        let mut results = vec![ABSENT; FINISH_VALUES.min(columns[0].len())];
+        if !matches!(self.aggregate, VectorAggregate::Min | VectorAggregate::Max | VectorAggregate::Group) {
+            for from in (0..columns[0].len()).step_by(FINISH_VALUES) {
+                self.place.query.check_canceled()?;
+                let part = from..columns[0].len().min(from + FINISH_VALUES);
+                let out = &mut results[..part.len()];
+                self.finish_part(&columns, part.clone(), out);
+                columns[0][part].copy_from_slice(out);
+            }
         }
-        out
+        Ok(columns.swap_remove(0))
+    }
+
+    fn finish_part(&self, columns: &[Values], part: Range<usize>, out: &mut [f64]) {
+        let columns: Vec<&[f64]> = columns.iter().map(|column| &column[part.clone()]).collect();
+        match (self.aggregate, columns.as_slice()) {
+            (VectorAggregate::Sum, [sum, comp]) => kernel::sum_finish(sum, comp, out),
+            (VectorAggregate::Avg, [sum, comp, count]) => kernel::avg_finish(sum, comp, count, out),
+            (VectorAggregate::Count, [count]) => kernel::count_finish(count, out),
+            (VectorAggregate::Stddev, [count, _, m2]) => kernel::stddev_finish(count, m2, out),
+            (VectorAggregate::Stdvar, [count, _, m2]) => kernel::stdvar_finish(count, m2, out),
+            _ => unreachable!("the state of the others is their result"),
+        }
     }
 
     /// Takes the histograms of a batch into account; gives its values as the float state should see them.
@@ -296,6 +315,7 @@ impl GroupsAccumulator for VectorAccumulator {
         filter: Option<&BooleanArray>,
         total_num_groups: usize,
     ) -> Result<()> {
+        self.place.query.check_canceled()?;
         self.grow(total_num_groups);
         if filter.is_some() {
             return internal_err!("aggregations of vectors have no filter");
@@ -318,6 +338,7 @@ impl GroupsAccumulator for VectorAccumulator {
     }
 
     fn merge_batch(&mut self, values: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        self.place.query.check_canceled()?;
         self.grow(total_num_groups);
         let Some((histograms, values)) = values.split_last() else {
             return internal_err!("an aggregation has no state");
@@ -336,9 +357,9 @@ impl GroupsAccumulator for VectorAccumulator {
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
         let groups = self.emitted(emit_to);
         let columns = self.take(emit_to);
-        let mut values = self.finish(columns);
+        let mut values = self.finish(columns)?;
         let cells = self.finish_histograms(emit_to, groups, &mut values);
-        let columns: Vec<ArrayRef> = vec![Arc::new(values_array(self.steps, values)?), cells_array(groups, &cells)];
+        let columns: Vec<ArrayRef> = vec![Arc::new(released_array(self.steps, values)?), cells_array(groups, &cells)];
         Ok(Arc::new(StructArray::try_new(result_fields(self.steps), columns, None)?))
     }
 
@@ -346,7 +367,7 @@ impl GroupsAccumulator for VectorAccumulator {
         let histograms = self.histograms.state(emit_to, self.emitted(emit_to));
         let notes = std::mem::take(&mut self.histograms.notes);
         annotate::window_notes(&self.place.query, self.place.span, notes, Combining::Aggregation(""));
-        let columns = self.take(emit_to).into_iter().map(|column| Ok(Arc::new(values_array(self.steps, column)?) as ArrayRef));
+        let columns = self.take(emit_to).into_iter().map(|column| Ok(Arc::new(released_array(self.steps, column)?) as ArrayRef));
         columns.chain([Ok(histograms)]).collect()
     }
 
@@ -357,7 +378,7 @@ impl GroupsAccumulator for VectorAccumulator {
             steps: self.steps,
             expected_groups: rows,
             groups: 0,
-            columns: self.columns.iter().map(|_| Vec::new()).collect(),
+            columns: self.columns.iter().map(|_| Values::default()).collect(),
             histograms: HistogramSums::default(),
             place: self.place.clone(),
             masked: Vec::new(),

@@ -7,14 +7,17 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryViewArray, BinaryViewBuilder, FixedSizeListArray, Float64Array};
-use arrow::buffer::ScalarBuffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Schema, SchemaRef};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Float64Type, Schema, SchemaRef, ToByteSlice};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use datafusion::error::{DataFusionError, Result};
 use isobar_block::sample::STALE_NAN_BITS;
 use isobar_block::{LabelsRef, is_stale};
 
 use super::cells::{CELLS_TYPE, Cell, cells_array, cells_of, is_histogram, leave_out_histograms};
+use super::context::QueryContext;
+use super::release::{Values, Weight};
 
 /// Position of the label column.
 pub const LABELS: usize = 0;
@@ -28,6 +31,9 @@ pub const ABSENT: f64 = f64::from_bits(STALE_NAN_BITS);
 
 /// Most values in one batch that an operator makes; more rows are cut into several.
 pub const BATCH_VALUES: usize = 32_768;
+
+/// Rows after which loops over them look at the cancel flag, if they do little with each.
+pub const CANCEL_ROWS: usize = 64;
 
 /// What a histogram is counted for in memory: its struct and some ten buckets.
 const CELL_BYTES: usize = 512;
@@ -75,6 +81,23 @@ pub fn values_array(steps: usize, values: Vec<f64>) -> Result<FixedSizeListArray
     Ok(FixedSizeListArray::try_new(item_field(), steps as i32, Arc::new(floats), None)?)
 }
 
+/// [`values_array`] whose memory is given back on another thread if it is large, whoever drops it.
+///
+/// # Errors
+/// If the number of values is not a multiple of `steps`.
+pub fn released_array(steps: usize, values: Values) -> Result<FixedSizeListArray> {
+    struct Owner(Values);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_slice().to_byte_slice()
+        }
+    }
+    let len = values.len();
+    let buffer = Buffer::from(Bytes::from_owner(Owner(values)));
+    let floats = Float64Array::new(ScalarBuffer::new(buffer, 0, len), None);
+    Ok(FixedSizeListArray::try_new(item_field(), steps as i32, Arc::new(floats), None)?)
+}
+
 /// The values inside of a value column, row after row.
 ///
 /// # Errors
@@ -92,7 +115,7 @@ pub struct Chunk {
     /// Label sets.
     pub labels: BinaryViewArray,
     /// Row after row, `steps` values each.
-    pub values: Vec<f64>,
+    pub values: Values,
     /// The native histograms, ascending by row and step; the value at these places is [`super::cells::HISTOGRAM`].
     pub cells: Vec<Cell>,
 }
@@ -152,17 +175,30 @@ impl Chunk {
     }
 
     /// All rows of several chunks.
-    pub fn concat(steps: usize, chunks: Vec<Self>) -> Self {
+    ///
+    /// # Errors
+    /// If the query is canceled.
+    pub fn concat(steps: usize, chunks: Vec<Self>, query: &QueryContext) -> crate::result::Result<Self> {
         if chunks.len() == 1 {
-            return chunks.into_iter().next().expect("there is one");
+            return Ok(chunks.into_iter().next().expect("there is one"));
         }
         let mut all = ChunkBuilder::new(steps, chunks.iter().map(Self::len).sum());
         for chunk in chunks {
             for row in 0..chunk.len() {
+                if row.is_multiple_of(CANCEL_ROWS) {
+                    query.check_canceled()?;
+                }
                 all.push_row(&chunk, row);
             }
         }
-        all.finish()
+        Ok(all.finish())
+    }
+
+    /// A copy of some rows.
+    pub fn rows(&self, rows: std::ops::Range<usize>) -> Self {
+        let mut some = ChunkBuilder::new(self.steps, rows.len());
+        rows.for_each(|row| some.push_row(self, row));
+        some.finish()
     }
 
     /// Takes the columns of a batch, without copying where nobody else holds them.
@@ -186,7 +222,7 @@ impl Chunk {
         drop(values);
         let steps = floats.len().checked_div(rows).unwrap_or(0);
         let values = floats.into_inner().into_vec::<f64>().unwrap_or_else(|shared| ScalarBuffer::<f64>::from(shared).to_vec());
-        Ok(Self { steps, labels, values, cells: cells_of(&cells)? })
+        Ok(Self { steps, labels, values: values.into(), cells: cells_of(&cells)? })
     }
 
     /// The rows as a batch of [`schema`].
@@ -194,9 +230,15 @@ impl Chunk {
     /// # Errors
     /// If the number of values does not fit the number of rows.
     pub fn into_batch(self, schema: SchemaRef) -> Result<RecordBatch> {
-        let values = values_array(self.steps, self.values)?;
+        let values = values_array(self.steps, self.values.into_inner())?;
         let cells = cells_array(self.labels.len(), &self.cells);
         Ok(RecordBatch::try_new(schema, vec![Arc::new(self.labels), Arc::new(values), cells])?)
+    }
+}
+
+impl Weight for Vec<Chunk> {
+    fn weight_bytes(&self) -> usize {
+        self.iter().map(Chunk::size_bytes).sum()
     }
 }
 
@@ -218,7 +260,7 @@ pub struct ChunkBuilder {
     labels: BinaryViewBuilder,
     /// The values so far. Whoever appends here directly appends `steps` of them, and the labels with
     /// [`ChunkBuilder::push_labels`].
-    pub values: Vec<f64>,
+    pub values: Values,
     cells: Vec<Cell>,
     rows: usize,
 }
@@ -226,7 +268,13 @@ pub struct ChunkBuilder {
 impl ChunkBuilder {
     /// Makes room for `rows` rows.
     pub fn new(steps: usize, rows: usize) -> Self {
-        Self { steps, labels: BinaryViewBuilder::with_capacity(rows), values: Vec::with_capacity(rows * steps), cells: Vec::new(), rows: 0 }
+        Self {
+            steps,
+            labels: BinaryViewBuilder::with_capacity(rows),
+            values: Vec::with_capacity(rows * steps).into(),
+            cells: Vec::new(),
+            rows: 0,
+        }
     }
 
     /// Number of rows so far.

@@ -96,7 +96,7 @@ impl Worker for Counting {
         let mut keys: Vec<(Vec<u8>, usize)> = self.rows.drain().collect();
         keys.sort_by_key(|(_, row)| *row);
         let mut out = ChunkBuilder::new(self.steps, 0);
-        out.values = std::mem::take(&mut self.counts);
+        out.values = std::mem::take(&mut self.counts).into();
         let chunk = out.finish_with_labels(keys.iter().map(|(key, _)| labels_from_bytes(key)));
         Ok(Some(chunk))
     }

@@ -59,6 +59,7 @@ impl Operator for HistogramQuantiles {
             warn_quantiles(query, *span, values);
         }
         let (steps, span, label, query) = (self.steps, self.span, self.label.clone(), Arc::clone(query));
+        let whole = Arc::clone(&query);
         let run =
             move |chunk: Chunk| {
                 let mut out = ChunkBuilder::new(steps, 0);
@@ -101,7 +102,7 @@ impl Operator for HistogramQuantiles {
                             note_forced(&query, span, labels);
                         }
                         if !any {
-                            out.values.truncate(out.len() * steps);
+                            out.discard_row();
                             continue;
                         }
                         match &label {
@@ -116,7 +117,7 @@ impl Operator for HistogramQuantiles {
                 }
                 Ok(out.finish())
             };
-        Ok(Box::new(WholeWorker::new(steps, run)))
+        Ok(Box::new(WholeWorker::new(steps, &whole, run)))
     }
 }
 
@@ -147,6 +148,7 @@ impl Operator for HistogramFraction {
     fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let bounds = side_params(&self.params, &sides);
         let (steps, span, query) = (self.steps, self.span, Arc::clone(query));
+        let whole = Arc::clone(&query);
         let run = move |chunk: Chunk| {
             let mut out = ChunkBuilder::new(steps, 0);
             let mut buckets = Vec::new();
@@ -169,12 +171,12 @@ impl Operator for HistogramFraction {
                 if any {
                     out.push_labels(labels_from_bytes(&histogram.labels));
                 } else {
-                    out.values.truncate(out.len() * steps);
+                    out.discard_row();
                 }
             }
             Ok(out.finish())
         };
-        Ok(Box::new(WholeWorker::new(steps, run)))
+        Ok(Box::new(WholeWorker::new(steps, &whole, run)))
     }
 }
 

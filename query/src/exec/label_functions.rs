@@ -9,6 +9,7 @@ use super::chunk::Chunk;
 use super::context::QueryContext;
 use super::labels::{map_labels, mark, with_label};
 use super::operator::{Operator, Worker};
+use super::release::Released;
 use super::unique::{OnConflict, join_rows};
 use crate::result::{Error, Result};
 
@@ -57,7 +58,7 @@ impl Operator for LabelReplace {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let (destination, replacement, source) = (self.destination.clone(), self.replacement.clone(), self.source.clone());
         let (pattern, marks) = (self.pattern.clone(), self.marks);
         let mut value = String::new();
@@ -72,7 +73,7 @@ impl Operator for LabelReplace {
                 None => out.extend_from_slice(labels.as_bytes()),
             })
         };
-        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Vec::new() }))
+        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Released::default(), query: Arc::clone(query) }))
     }
 }
 
@@ -114,7 +115,7 @@ impl Operator for LabelJoin {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let (destination, separator, sources) = (self.destination.clone(), self.separator.clone(), self.sources.clone());
         let relabel = move |chunk: Chunk| {
             map_labels(chunk, |labels, out| {
@@ -122,7 +123,7 @@ impl Operator for LabelJoin {
                 with_label(labels, &destination, &values.join(&separator), out);
             })
         };
-        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Vec::new() }))
+        Ok(Box::new(Relabelling { relabel, steps: self.steps, done: Released::default(), query: Arc::clone(query) }))
     }
 }
 
@@ -130,7 +131,8 @@ impl Operator for LabelJoin {
 struct Relabelling<F> {
     relabel: F,
     steps: usize,
-    done: Vec<Chunk>,
+    done: Released<Vec<Chunk>>,
+    query: Arc<QueryContext>,
 }
 
 impl<F: FnMut(Chunk) -> Chunk + Send> Worker for Relabelling<F> {
@@ -140,8 +142,8 @@ impl<F: FnMut(Chunk) -> Chunk + Send> Worker for Relabelling<F> {
     }
 
     fn finish(&mut self) -> Result<Option<Chunk>> {
-        let all = Chunk::concat(self.steps, std::mem::take(&mut self.done));
-        join_rows(all, OnConflict::Fail).map(Some)
+        let all = Chunk::concat(self.steps, std::mem::take(&mut self.done).into_inner(), &self.query)?;
+        join_rows(all, OnConflict::Fail, &self.query).map(Some)
     }
 
     fn size_bytes(&self) -> usize {

@@ -182,7 +182,7 @@ impl Operator for UnifyMarks {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> crate::result::Result<Box<dyn Worker>> {
         let rule = self.rule.clone();
         let run = move |chunk: Chunk| {
             let key = |labels: LabelsRef<'_>| {
@@ -200,7 +200,7 @@ impl Operator for UnifyMarks {
                 unmark.apply(labels, out);
             }))
         };
-        Ok(Box::new(super::operator::WholeWorker::new(self.steps, run)))
+        Ok(Box::new(super::operator::WholeWorker::new(self.steps, query, run)))
     }
 }
 

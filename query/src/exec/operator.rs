@@ -22,6 +22,10 @@ use tokio::sync::OnceCell;
 
 use super::chunk::{self, Chunk};
 use super::context::QueryContext;
+use super::release::Released;
+
+/// Outputs with more values are given out in pieces, so that what is above never works long on one batch.
+const LARGE_OUTPUT_VALUES: usize = 8 * chunk::BATCH_VALUES;
 
 /// What one operator computes.
 pub trait Operator: fmt::Debug + Send + Sync + 'static {
@@ -80,14 +84,15 @@ impl<F: FnMut(Chunk) -> crate::result::Result<Chunk> + Send> Worker for MapWorke
 /// A worker that needs all rows before it can say anything.
 pub struct WholeWorker<F> {
     steps: usize,
-    gathered: Vec<Chunk>,
+    gathered: Released<Vec<Chunk>>,
     run: Option<F>,
+    query: Arc<QueryContext>,
 }
 
 impl<F: FnOnce(Chunk) -> crate::result::Result<Chunk> + Send> WholeWorker<F> {
     /// `run` gets all rows, with vectors of `steps` values.
-    pub fn new(steps: usize, run: F) -> Self {
-        Self { steps, gathered: Vec::new(), run: Some(run) }
+    pub fn new(steps: usize, query: &Arc<QueryContext>, run: F) -> Self {
+        Self { steps, gathered: Released::default(), run: Some(run), query: Arc::clone(query) }
     }
 }
 
@@ -98,7 +103,7 @@ impl<F: FnOnce(Chunk) -> crate::result::Result<Chunk> + Send> Worker for WholeWo
     }
 
     fn finish(&mut self) -> crate::result::Result<Option<Chunk>> {
-        let all = Chunk::concat(self.steps, std::mem::take(&mut self.gathered));
+        let all = Chunk::concat(self.steps, std::mem::take(&mut self.gathered).into_inner(), &self.query)?;
         self.run.take().map(|run| run(all)).transpose()
     }
 
@@ -220,6 +225,7 @@ impl ExecutionPlan for OperatorExec {
             sides: Arc::clone(&self.sides),
             operator: Arc::clone(&self.operator),
             worker: None,
+            rest: None,
             schema: Arc::clone(&self.schema),
             metrics: BaselineMetrics::new(&self.metrics, partition),
             reservation,
@@ -244,6 +250,8 @@ struct Running {
     sides: Arc<OnceCell<Sides>>,
     operator: Arc<dyn Operator>,
     worker: Option<Box<dyn Worker>>,
+    /// A large chunk that is given out in pieces, and how many of its rows are gone.
+    rest: Option<(Chunk, usize)>,
     schema: SchemaRef,
     metrics: BaselineMetrics,
     reservation: MemoryReservation,
@@ -257,11 +265,19 @@ impl Running {
             let sides = self.sides.get_or_try_init(|| gather_sides(&self.side_plans, &self.task, &self.query)).await?;
             self.worker = Some(self.operator.start(Arc::clone(&sides.chunks), &self.query)?);
         }
+        if self.rest.is_some() {
+            // What is above may work off the pieces inside of one poll.
+            pause().await;
+            self.query.check_canceled()?;
+        }
+        if let Some(piece) = self.next_piece() {
+            return Ok(Some(piece.into_batch(Arc::clone(&self.schema))?));
+        }
         let worker = self.worker.as_mut().expect("made above");
         while let Some(input) = self.input.as_mut() {
             let next = input.next().await.transpose()?;
             self.query.check_canceled()?;
-            let _timer = self.metrics.elapsed_compute().timer();
+            let timer = self.metrics.elapsed_compute().timer();
             let output = match next {
                 Some(batch) => worker.push(Chunk::from_batch(batch)?)?,
                 None => {
@@ -270,12 +286,26 @@ impl Running {
                 }
             };
             self.reservation.try_resize(worker.size_bytes())?;
+            timer.done();
             if let Some(chunk) = output.filter(|c| !c.is_empty()) {
                 self.metrics.record_output(chunk.len());
-                return Ok(Some(chunk.into_batch(Arc::clone(&self.schema))?));
+                self.rest = Some((chunk, 0));
+                return self.next_piece().map(|piece| piece.into_batch(Arc::clone(&self.schema))).transpose();
             }
         }
         Ok(None)
+    }
+
+    /// The next rows of a large chunk; a small one as it is.
+    fn next_piece(&mut self) -> Option<Chunk> {
+        let (chunk, from) = self.rest.take()?;
+        if from == 0 && chunk.values.len() <= LARGE_OUTPUT_VALUES {
+            return Some(chunk);
+        }
+        let to = chunk.len().min(from + chunk::batch_rows(chunk.steps));
+        let piece = chunk.rows(from..to);
+        self.rest = (to < chunk.len()).then_some((chunk, to));
+        Some(piece)
     }
 }
 
@@ -321,14 +351,14 @@ pub async fn gather(plan: Arc<dyn ExecutionPlan>, task: &Arc<TaskContext>, query
         Held { reservation: MemoryConsumer::new("gathered rows").register(task.memory_pool()), samples: 0, query: Arc::clone(query) };
     let steps = steps_of(&*plan);
     let mut stream = single_partition(plan).execute(0, Arc::clone(task))?;
-    let mut chunks = Vec::new();
+    let mut chunks: Released<Vec<Chunk>> = Released::default();
     while let Some(batch) = stream.next().await.transpose()? {
         query.check_canceled()?;
         let chunk = Chunk::from_batch(batch)?;
         held.add(&chunk)?;
         chunks.push(chunk);
     }
-    Ok((Chunk::concat(steps, chunks), held))
+    Ok((Chunk::concat(steps, chunks.into_inner(), query)?, held))
 }
 
 /// Lets other tasks of the thread run before going on, so that cancellation and small queries are not kept waiting.

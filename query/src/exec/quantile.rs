@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::annotate;
-use super::chunk::{ABSENT, Chunk, ChunkBuilder, present};
+use super::chunk::{ABSENT, CANCEL_ROWS, Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
 use super::scalar::{at_step, side_params};
@@ -47,6 +47,7 @@ impl Operator for Quantile {
     fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let quantiles = side_params(std::slice::from_ref(&self.param), &sides).swap_remove(0);
         let (steps, span, query) = (self.steps, self.input_span, Arc::clone(query));
+        let whole = Arc::clone(&query);
         warn_extremes(&query, self.span, &quantiles);
         let run = move |chunk: Chunk| {
             if !chunk.cells.is_empty() {
@@ -55,7 +56,7 @@ impl Operator for Quantile {
             let chunk = chunk.floats_only();
             let mut values = Vec::new();
             let mut out = ChunkBuilder::new(steps, 0);
-            for rows in group_rows(&chunk) {
+            for rows in group_rows(&chunk, &query)? {
                 query.check_canceled()?;
                 let mut any = false;
                 for step in 0..steps {
@@ -68,12 +69,12 @@ impl Operator for Quantile {
                 if any {
                     out.push_labels(chunk.labels(rows[0]));
                 } else {
-                    out.values.truncate(out.len() * steps);
+                    out.discard_row();
                 }
             }
             Ok(out.finish())
         };
-        Ok(Box::new(WholeWorker::new(steps, run)))
+        Ok(Box::new(WholeWorker::new(steps, &whole, run)))
     }
 }
 
@@ -87,15 +88,21 @@ fn warn_extremes(query: &QueryContext, span: Span, quantiles: &[f64]) {
 }
 
 /// The rows of each label set, in order of first appearance.
-pub fn group_rows(chunk: &Chunk) -> Vec<Vec<usize>> {
+///
+/// # Errors
+/// If the query is canceled.
+pub fn group_rows(chunk: &Chunk, query: &QueryContext) -> Result<Vec<Vec<usize>>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut index: HashMap<&[u8], usize> = HashMap::new();
     for row in 0..chunk.len() {
+        if row.is_multiple_of(CANCEL_ROWS) {
+            query.check_canceled()?;
+        }
         let group = *index.entry(chunk.labels.value(row)).or_insert_with(|| {
             groups.push(Vec::new());
             groups.len() - 1
         });
         groups[group].push(row);
     }
-    groups
+    Ok(groups)
 }

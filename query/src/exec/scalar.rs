@@ -97,7 +97,7 @@ impl Operator for ScalarOf {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let steps = self.steps;
         let run = move |all: Chunk| {
             let mut counts = vec![0_u32; steps];
@@ -112,7 +112,7 @@ impl Operator for ScalarOf {
             }
             Ok(Chunk::single(isobar_block::LabelsRef::EMPTY, values))
         };
-        Ok(Box::new(WholeWorker::new(self.steps, run)))
+        Ok(Box::new(WholeWorker::new(self.steps, query, run)))
     }
 }
 
@@ -123,5 +123,5 @@ pub fn at_step(values: &[f64], step: usize) -> f64 {
 
 /// The values of scalar arguments of an operator: those known, and the side inputs for the others.
 pub fn side_params(params: &[Param], sides: &[Chunk]) -> Vec<Vec<f64>> {
-    resolve(params.iter(), sides.iter().map(|side| side.values.clone()).collect())
+    resolve(params.iter(), sides.iter().map(|side| side.values.to_vec()).collect())
 }

@@ -104,12 +104,14 @@ impl RangeCall {
 }
 
 /// What a scan reads and computes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ScanSpec {
     /// The series.
     pub selection: Arc<Selection>,
     /// When windows end, and how wide they are; `offset` and `@` are applied.
     pub windows: WindowSpec,
+    /// Width of the windows at steps where those have no result, because the data is coarser than they are wide.
+    pub widened_ms: Option<i64>,
     /// When the expression is evaluated.
     pub eval: Grid,
     /// What is computed.
@@ -173,11 +175,12 @@ impl DisplayAs for SeriesScanExec {
         }
         write!(
             f,
-            ", steps={}, series={}, sets={}, partitions={}",
+            ", steps={}, series={}, sets={}, partitions={}, {}",
             spec.eval.len,
             spec.selection.series(),
             spec.selection.sets.len(),
-            self.partitions.len()
+            self.partitions.len(),
+            spec.selection.describe_resolution()
         )
     }
 }
@@ -231,7 +234,7 @@ impl ExecutionPlan for SeriesScanExec {
             let mut inputs = Vec::with_capacity(children.len());
             for child in children {
                 let (chunk, _held) = operator::gather(child, &task, &scan.query).await?;
-                inputs.push(chunk.values);
+                inputs.push(chunk.values.into_inner());
             }
             scan.evaluator.set_inputs(inputs);
             scan.reserve()?;

@@ -9,6 +9,7 @@ use isobar_block::LabelsRef;
 use super::chunk::{Chunk, ChunkBuilder};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
+use super::sorting::sort_by;
 use crate::result::Result;
 
 /// What rows are ordered by.
@@ -42,12 +43,13 @@ impl Operator for Sort {
         1
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
-        let (by, descending) = (self.by.clone(), self.descending);
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+        let (by, descending, query) = (self.by.clone(), self.descending, Arc::clone(query));
+        let whole = Arc::clone(&query);
         let run = move |chunk: Chunk| {
             let chunk = if matches!(by, SortBy::Value) { chunk.floats_only() } else { chunk };
             let mut rows: Vec<usize> = (0..chunk.len()).collect();
-            rows.sort_by(|a, b| {
+            sort_by(&mut rows, &query, |a, b| {
                 let in_direction = |order: Ordering| if descending { order.reverse() } else { order };
                 match &by {
                     SortBy::Value => {
@@ -59,14 +61,14 @@ impl Operator for Sort {
                     }
                     SortBy::Labels(names) => in_direction(by_labels(names, chunk.labels(*a), chunk.labels(*b))),
                 }
-            });
+            })?;
             let mut out = ChunkBuilder::new(1, rows.len());
             for row in rows {
                 out.push_row(&chunk, row);
             }
             Ok(out.finish())
         };
-        Ok(Box::new(WholeWorker::new(1, run)))
+        Ok(Box::new(WholeWorker::new(1, &whole, run)))
     }
 }
 

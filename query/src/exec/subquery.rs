@@ -142,7 +142,7 @@ impl Operator for StepBroadcast {
     fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let steps = self.steps;
         Ok(Box::new(MapWorker(move |chunk: Chunk| {
-            let values = chunk.values.iter().flat_map(|v| std::iter::repeat_n(*v, steps)).collect();
+            let values = chunk.values.iter().flat_map(|v| std::iter::repeat_n(*v, steps)).collect::<Vec<f64>>().into();
             let at_all_steps = |cell: &Cell| (0..steps as u32).map(|step| Cell { step, ..cell.clone() }).collect::<Vec<_>>();
             let cells = chunk.cells.iter().flat_map(at_all_steps).collect();
             Ok(Chunk { steps, labels: chunk.labels, values, cells })

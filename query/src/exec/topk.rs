@@ -8,13 +8,15 @@ use isobar_block::{Labels, LabelsRef};
 
 use super::annotate;
 use super::cells::Cell;
-use super::chunk::{ABSENT, Chunk, ChunkBuilder, present};
+use super::chunk::{ABSENT, CANCEL_ROWS, Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::format::go_float;
 use super::labels::LabelRule;
 use super::operator::{Operator, Worker};
+use super::release::{Released, Values, Weight};
 use super::scalar::{at_step, side_params};
 use super::scan::Param;
+use super::sorting::sort_by;
 use crate::promql::ast::Span;
 use crate::result::{Error, Result};
 
@@ -70,11 +72,11 @@ impl Operator for TopK {
             operator: self.clone(),
             counts,
             groups: HashMap::new(),
-            heaps: Vec::new(),
-            rows: Vec::new(),
+            heaps: Released::default(),
+            rows: Released::default(),
             free: Vec::new(),
             entries: 0,
-            waiting: Vec::new(),
+            waiting: Released::default(),
             query: Arc::clone(query),
         }))
     }
@@ -93,6 +95,9 @@ fn row_count(k: f64) -> Result<usize> {
     Ok(if k < 1.0 { 0 } else { k as usize })
 }
 
+/// About what the labels of a row take.
+const ROW_LABELS_BYTES: usize = 128;
+
 /// A value that is selected, and the row that it is of.
 type Entry = (f64, u32);
 
@@ -103,17 +108,29 @@ struct Row {
     selected: u32,
 }
 
+impl Weight for Vec<Vec<Entry>> {
+    fn weight_bytes(&self) -> usize {
+        self.capacity() * (size_of::<Vec<Entry>>() + size_of::<Entry>())
+    }
+}
+
+impl Weight for Vec<Row> {
+    fn weight_bytes(&self) -> usize {
+        self.capacity() * (size_of::<Row>() + ROW_LABELS_BYTES)
+    }
+}
+
 struct Selecting {
     operator: TopK,
     counts: Vec<usize>,
     groups: HashMap<Vec<u8>, usize>,
     /// For each group and step a heap with the entry on top that is the first to go.
-    heaps: Vec<Vec<Entry>>,
-    rows: Vec<Row>,
+    heaps: Released<Vec<Vec<Entry>>>,
+    rows: Released<Vec<Row>>,
     free: Vec<u32>,
     entries: usize,
     /// What came from several partitions and has to be put in order first.
-    waiting: Vec<Chunk>,
+    waiting: Released<Vec<Chunk>>,
     query: Arc<QueryContext>,
 }
 
@@ -141,11 +158,11 @@ impl Worker for Selecting {
         let waiting = std::mem::take(&mut self.waiting);
         let mut order: Vec<(usize, usize)> =
             waiting.iter().enumerate().flat_map(|(i, chunk)| (0..chunk.len()).map(move |row| (i, row))).collect();
-        order.sort_by(|a, b| waiting[a.0].labels(a.1).cmp(&waiting[b.0].labels(b.1)));
+        sort_by(&mut order, &self.query, |a, b| waiting[a.0].labels(a.1).cmp(&waiting[b.0].labels(b.1)))?;
         for (i, row) in order {
             self.offer(waiting[i].labels(row), waiting[i].row(row), waiting[i].cells(row))?;
         }
-        Ok(Some(if self.operator.steps == 1 { self.in_order_of_value() } else { self.in_order_of_arrival() }))
+        Ok(Some(if self.operator.steps == 1 { self.in_order_of_value()? } else { self.in_order_of_arrival()? }))
     }
 
     fn size_bytes(&self) -> usize {
@@ -198,26 +215,37 @@ impl Selecting {
     }
 
     /// For range queries and partial selections: rows in the order in which they came.
-    fn in_order_of_arrival(&self) -> Chunk {
+    fn in_order_of_arrival(&self) -> Result<Chunk> {
         let steps = self.operator.steps;
-        let mut values = vec![ABSENT; self.rows.len() * steps];
+        let mut values = Values::from(Vec::with_capacity(self.rows.len() * steps));
+        for i in 0..self.rows.len() {
+            if i.is_multiple_of(CANCEL_ROWS) {
+                self.query.check_canceled()?;
+            }
+            values.resize((i + 1) * steps, ABSENT);
+        }
         for (i, heap) in self.heaps.iter().enumerate() {
+            if i.is_multiple_of(CANCEL_ROWS) || heap.len() > CANCEL_ROWS {
+                self.query.check_canceled()?;
+            }
             for (v, row) in heap {
                 values[*row as usize * steps + i % steps] = *v;
             }
         }
         let mut out = ChunkBuilder::new(steps, self.rows.len());
         for (row, values) in self.rows.iter().zip(values.chunks(steps)).filter(|(row, _)| row.selected > 0) {
+            self.query.check_canceled()?;
             out.push_with(row.labels.as_ref(), values, &row.histograms);
         }
-        out.finish()
+        Ok(out.finish())
     }
 
     /// For instant queries: group by group, the best first.
-    fn in_order_of_value(&mut self) -> Chunk {
+    fn in_order_of_value(&mut self) -> Result<Chunk> {
         let order = self.operator.order;
         let mut out = ChunkBuilder::new(1, self.entries);
-        for heap in &mut self.heaps {
+        for heap in self.heaps.iter_mut() {
+            self.query.check_canceled()?;
             if order != Order::First {
                 heap.sort_by(|a, b| {
                     if goes_first(order, a.0, b.0) {
@@ -234,7 +262,7 @@ impl Selecting {
                 out.push_with(row.labels.as_ref(), &[*v], &row.histograms);
             }
         }
-        out.finish()
+        Ok(out.finish())
     }
 }
 

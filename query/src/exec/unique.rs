@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::cells::Cell;
-use super::chunk::{Chunk, ChunkBuilder, present};
+use super::chunk::{CANCEL_ROWS, Chunk, ChunkBuilder, present};
 use super::context::QueryContext;
 use super::operator::{Operator, WholeWorker, Worker};
 use crate::result::{Error, Result};
@@ -40,19 +40,23 @@ impl Operator for JoinRows {
         self.steps
     }
 
-    fn start(&self, _: Arc<Vec<Chunk>>, _: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
-        Ok(Box::new(WholeWorker::new(self.steps, |chunk| join_rows(chunk, OnConflict::Keep))))
+    fn start(&self, _: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
+        let context = Arc::clone(query);
+        Ok(Box::new(WholeWorker::new(self.steps, query, move |chunk| join_rows(chunk, OnConflict::Keep, &context))))
     }
 }
 
 /// Joins rows with equal label sets; the first of them keeps its place.
 ///
 /// # Errors
-/// [`Error::Execution`] if two have a value at the same step and that is not allowed.
-pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
+/// [`Error::Execution`] if two have a value at the same step and that is not allowed; [`Error::Canceled`].
+pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict, query: &QueryContext) -> Result<Chunk> {
     let mut first_rows: HashMap<&[u8], usize> = HashMap::with_capacity(chunk.len());
     let mut repeats: Vec<(usize, usize)> = Vec::new();
     for row in 0..chunk.len() {
+        if row.is_multiple_of(CANCEL_ROWS) {
+            query.check_canceled()?;
+        }
         let first = *first_rows.entry(chunk.labels.value(row)).or_insert(row);
         if first != row {
             repeats.push((row, first));
@@ -66,6 +70,7 @@ pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
     let mut cells: Vec<Vec<Cell>> = (0..chunk.len()).map(|row| chunk.cells(row).to_vec()).collect();
     let mut joined = vec![false; chunk.len()];
     for (row, first) in repeats {
+        query.check_canceled()?;
         let (head, tail) = chunk.values.split_at_mut(row * steps);
         let (target, from) = (&mut head[first * steps..][..steps], &tail[..steps]);
         if target.iter().zip(from).any(|(a, b)| present(*a) && present(*b)) {
@@ -86,6 +91,7 @@ pub fn join_rows(mut chunk: Chunk, on_conflict: OnConflict) -> Result<Chunk> {
     }
     let mut out = ChunkBuilder::new(steps, chunk.len());
     for row in (0..chunk.len()).filter(|row| !joined[*row]) {
+        query.check_canceled()?;
         out.push_with(chunk.labels(row), chunk.row(row), &cells[row]);
     }
     Ok(out.finish())

@@ -16,6 +16,7 @@ use super::context::QueryContext;
 use super::histogram_ops::{self, Operand, Outcome, Site};
 use super::labels::{LabelRule, braced, with_label};
 use super::operator::{Operator, Worker};
+use super::release::{Released, Weight};
 use crate::kernel::binary::{ElementOp, vector_vector};
 use crate::result::{Error, Result};
 
@@ -73,13 +74,42 @@ impl Operator for VectorMatch {
     fn start(&self, sides: Arc<Vec<Chunk>>, query: &Arc<QueryContext>) -> Result<Box<dyn Worker>> {
         let spec = self.0.clone();
         let one = OneSide::new(&spec, &sides[0], query)?;
-        Ok(Box::new(Matching { spec, one, sides, seen: HashMap::new(), bytes: Vec::new(), result: Vec::new(), query: Arc::clone(query) }))
+        Ok(Box::new(Matching {
+            spec,
+            one,
+            sides,
+            seen: Released::default(),
+            bytes: Vec::new(),
+            result: Vec::new(),
+            query: Arc::clone(query),
+        }))
     }
 }
 
+/// Rows of the "one" side by key.
+type Keys = HashMap<Vec<u8>, Vec<usize>>;
+
+/// Steps by key.
+type Seen = HashMap<Vec<u8>, Vec<bool>>;
+
+impl Weight for Keys {
+    fn weight_bytes(&self) -> usize {
+        self.len() * KEY_BYTES
+    }
+}
+
+impl Weight for Seen {
+    fn weight_bytes(&self) -> usize {
+        self.len() * KEY_BYTES
+    }
+}
+
+/// About what an entry with its key takes.
+const KEY_BYTES: usize = 256;
+
 /// The rows of the "one" side by key.
 struct OneSide {
-    keys: HashMap<Vec<u8>, Vec<usize>>,
+    keys: Released<Keys>,
     /// For each step two rows that have the same key and a value there.
     conflicts: Vec<Option<(usize, usize)>>,
     any_conflict: bool,
@@ -94,7 +124,7 @@ impl OneSide {
             spec.key.apply(rows.labels(row), &mut key);
             keys.entry(key).or_default().push(row);
         }
-        let mut this = Self { keys, conflicts: vec![None; spec.steps], any_conflict: false };
+        let mut this = Self { keys: keys.into(), conflicts: vec![None; spec.steps], any_conflict: false };
         for same in this.keys.values().filter(|same| same.len() > 1) {
             query.check_canceled()?;
             for step in 0..spec.steps {
@@ -120,7 +150,7 @@ struct Matching {
     sides: Arc<Vec<Chunk>>,
     /// Steps at which a key (or, with a group modifier, a key and the labels of the result) has had a match; and under
     /// [`many_key`] those at which it had a sample of the "many" side, if those are filled.
-    seen: HashMap<Vec<u8>, Vec<bool>>,
+    seen: Released<Seen>,
     bytes: Vec<u8>,
     result: Vec<u8>,
     query: Arc<QueryContext>,

@@ -2,6 +2,7 @@
 //! millisecond precision, labels straight from their bytes. The formats are those of Prometheus.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isobar_block::histogram::Counts;
 use isobar_block::{Histogram, LabelsRef, is_stale};
@@ -10,8 +11,8 @@ use super::buckets::api_buckets;
 use crate::result::{Rows, Value};
 
 /// Writes a query's value as `{"resultType": …, "result": …}` without the closing brace. `instant` tells a vector from a matrix
-/// of one step.
-pub(super) fn push_value(out: &mut Vec<u8>, value: &Value, instant: bool) {
+/// of one step. Stops early once nobody waits for it any more (`given_up`).
+pub(super) fn push_value(out: &mut Vec<u8>, value: &Value, instant: bool, given_up: &AtomicBool) {
     let mut head = |kind: &str| {
         out.extend_from_slice(b"{\"resultType\":\"");
         out.extend_from_slice(kind.as_bytes());
@@ -39,15 +40,16 @@ pub(super) fn push_value(out: &mut Vec<u8>, value: &Value, instant: bool) {
         }
         Value::Rows(rows) if instant => {
             head("vector");
-            push_vector(out, rows);
+            push_vector(out, rows, given_up);
         }
         Value::Rows(rows) => {
             head("matrix");
-            push_matrix(out, rows);
+            push_matrix(out, rows, given_up);
         }
         Value::Raw(series) => {
             head("matrix");
-            push_list(out, series, |out, series| {
+            let wanted = series.iter().take_while(|_| !given_up.load(Ordering::Relaxed));
+            push_list(out, wanted, |out, series| {
                 push_metric(out, series.labels.as_ref());
                 push_member(out, "values", &series.floats, |out, (t, v)| push_sample(out, *t, *v));
                 push_member(out, "histograms", &series.histograms, |out, (t, h)| push_histogram_sample(out, *t, h));
@@ -57,7 +59,7 @@ pub(super) fn push_value(out: &mut Vec<u8>, value: &Value, instant: bool) {
     }
 }
 
-fn push_vector(out: &mut Vec<u8>, rows: &Rows) {
+fn push_vector(out: &mut Vec<u8>, rows: &Rows, given_up: &AtomicBool) {
     let mut histograms = rows.histograms.iter().peekable();
     let at_ms = rows.grid.start_ms;
     out.push(b'[');
@@ -66,6 +68,9 @@ fn push_vector(out: &mut Vec<u8>, rows: &Rows) {
         let histogram = histograms.next_if(|(r, _, _)| *r as usize == row);
         if histogram.is_none() && is_stale(*value) {
             continue;
+        }
+        if given_up.load(Ordering::Relaxed) {
+            return;
         }
         separate(out, &mut first);
         push_metric(out, labels.as_ref());
@@ -84,7 +89,7 @@ fn push_vector(out: &mut Vec<u8>, rows: &Rows) {
     out.push(b']');
 }
 
-fn push_matrix(out: &mut Vec<u8>, rows: &Rows) {
+fn push_matrix(out: &mut Vec<u8>, rows: &Rows, given_up: &AtomicBool) {
     let grid = rows.grid;
     // Times repeat in every row, so their text is made once.
     let mut times = Vec::new();
@@ -104,6 +109,9 @@ fn push_matrix(out: &mut Vec<u8>, rows: &Rows) {
         let floats = values.iter().any(|v| !is_stale(*v));
         if !floats && own.is_empty() {
             continue;
+        }
+        if given_up.load(Ordering::Relaxed) {
+            return;
         }
         separate(out, &mut first);
         push_metric(out, labels.as_ref());
@@ -314,7 +322,7 @@ mod tests {
 
     fn written(value: &Value, instant: bool) -> String {
         let mut out = Vec::new();
-        push_value(&mut out, value, instant);
+        push_value(&mut out, value, instant, &AtomicBool::new(false));
         out.push(b'}');
         String::from_utf8(out).expect("UTF-8")
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use axum::extract::{Path, Request, State};
-use isobar_block::{Exemplar, Labels, Matcher, TimeRange};
+use isobar_block::{Exemplar, Labels, Matcher, TimeRange, Want};
 use serde_json::json;
 
 use super::Api;
@@ -42,19 +42,22 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> ApiResul
         return Err(ApiError::bad_data("no match[] parameter provided"));
     }
     let work = async {
-        let source = api.source(&headers).await?;
+        let source = api.source(&headers, &params.view()).await?;
         let mut found: Vec<Labels> = Vec::new();
+        let mut missing = BTreeSet::new();
         for matchers in &selectors {
-            for set in source.select(matchers, range).await? {
+            let selected = source.select(matchers, range, Want::default()).await?;
+            for set in selected.sets {
                 found.extend((0..set.len()).map(|row| set.labels(row).to_owned()));
             }
+            missing.extend(selected.warnings);
         }
         found.sort();
         found.dedup();
-        Ok(found)
+        Ok((found, missing))
     };
-    let mut found = api.in_time(work).await?;
-    let warnings = truncate(&mut found, limit);
+    let (mut found, missing) = api.in_time(work).await?;
+    let warnings: Vec<String> = missing.into_iter().chain(truncate(&mut found, limit)).collect();
     Ok(success(|out| push_list(out, &found, |out, labels| push_labels(out, labels.as_ref())), &warnings, &[]))
 }
 
@@ -82,7 +85,7 @@ pub(super) async fn label_names(State(api): State<Api>, request: Request) -> Api
     let (params, headers) = api.params(request).await?;
     let (limit, range, selectors) = (params.limit()?, params.time_range()?, params.matchers()?);
     let work = async {
-        let source = &*api.source(&headers).await?;
+        let source = &*api.source(&headers, &params.view()).await?;
         union(selectors, |matchers| async move { source.label_names(&matchers, range).await }).await
     };
     let mut names = api.in_time(work).await?;
@@ -99,7 +102,7 @@ pub(super) async fn label_values(State(api): State<Api>, Path(name): Path<String
     let (params, headers) = api.params(request).await?;
     let (limit, range, selectors) = (params.limit()?, params.time_range()?, params.matchers()?);
     let work = async {
-        let source = &*api.source(&headers).await?;
+        let source = &*api.source(&headers, &params.view()).await?;
         union(selectors, |matchers| async move { source.label_values(name, &matchers, range).await }).await
     };
     let mut values = api.in_time(work).await?;
@@ -121,7 +124,7 @@ pub(super) async fn metadata(State(api): State<Api>, request: Request) -> ApiRes
     let (limit, per_metric) = (number("limit")?, number("limit_per_metric")?);
     let per_metric = if per_metric == 0 { usize::MAX } else { per_metric };
     let metric = Some(params.get("metric")).filter(|m| !m.is_empty());
-    let found = api.in_time(async { Ok(api.source(&headers).await?.metadata(metric).await?) }).await?;
+    let found = api.in_time(async { Ok(api.source(&headers, &params.view()).await?.metadata(metric).await?) }).await?;
     let listed: BTreeMap<&str, Vec<_>> = found
         .iter()
         .take(limit)
@@ -139,7 +142,7 @@ pub(super) async fn exemplars(State(api): State<Api>, request: Request) -> ApiRe
     let range = TimeRange::new(params.time("start")?, params.time("end")?).map_err(|_| end_before_start())?;
     let expr = promql::parse(params.get("query")).map_err(|e| invalid("query", e))?;
     let work = async {
-        let source = api.source(&headers).await?;
+        let source = api.source(&headers, &params.view()).await?;
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
         for selector in expr.selectors() {
             for (labels, list) in source.exemplars(&selector.matchers, range).await? {

@@ -28,7 +28,7 @@ use isobar_block::{Source, TenantId};
 use prometheus_client::registry::Registry;
 
 use crate::engine::Engine;
-use crate::storage::Storage;
+use crate::storage::{Storage, View};
 use envelope::ApiError;
 use gate::Gate;
 use params::Params;
@@ -48,11 +48,21 @@ pub struct ApiConfig {
     pub max_points: u64,
     /// Size of a request's body.
     pub max_body_bytes: usize,
+    /// Whether range queries that do not say (`max_source_resolution`) are answered from downsampled data if that is fine
+    /// enough for their step.
+    pub auto_downsampling: bool,
 }
 
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(120), max_concurrency: 20, max_waiting: 200, max_points: 11_000, max_body_bytes: 4 << 20 }
+        Self {
+            timeout: Duration::from_secs(120),
+            max_concurrency: 20,
+            max_waiting: 200,
+            max_points: 11_000,
+            max_body_bytes: 4 << 20,
+            auto_downsampling: true,
+        }
     }
 }
 
@@ -91,9 +101,9 @@ impl Api {
     }
 
     /// Which tenant a request is for, and what there is of it.
-    async fn source(&self, headers: &HeaderMap) -> Result<Arc<dyn Source>, ApiError> {
+    async fn source(&self, headers: &HeaderMap, view: &View) -> Result<Arc<dyn Source>, ApiError> {
         let tenant = (self.0.tenant_of)(headers).map_err(ApiError::bad_data)?;
-        Ok(self.0.storage.source(&tenant).await?)
+        Ok(self.0.storage.source(&tenant, view).await?)
     }
 
     /// The parameters of a request, those of a posted form first.

@@ -8,9 +8,11 @@ use axum::http::request::Parts;
 use isobar_block::{Matcher, TimeRange};
 
 use super::envelope::ApiError;
+use crate::engine::SourceResolution;
 use crate::promql;
 use crate::promql::duration::parse_duration;
 use crate::promql::quote::quote;
+use crate::storage::View;
 
 /// Names and values in the order in which they came; those of a form before those of the query string.
 pub(super) struct Params(Vec<(String, String)>);
@@ -95,6 +97,17 @@ impl Params {
         Ok((millis > 0).then(|| Duration::from_millis(millis as u64)))
     }
 
+    /// `max_source_resolution`, if it is there: `auto`, or a duration, where 0 is raw samples.
+    pub fn source_resolution(&self) -> Result<Option<SourceResolution>, ApiError> {
+        if self.get("max_source_resolution") == "auto" {
+            return Ok(Some(SourceResolution::Auto));
+        }
+        match self.duration("max_source_resolution")? {
+            Some(millis) if millis < 0 => Err(invalid("max_source_resolution", "it must not be negative; use auto, 0 or a duration")),
+            millis => Ok(millis.map(SourceResolution::AtMost)),
+        }
+    }
+
     /// `limit`; 0 is no limit.
     pub fn limit(&self) -> Result<usize, ApiError> {
         let text = self.get("limit");
@@ -103,6 +116,12 @@ impl Params {
         }
         let limit: i64 = text.parse().map_err(|_| invalid("limit", format!("{} is not a number", quote(text))))?;
         usize::try_from(limit).map_err(|_| invalid("limit", "limit must be non-negative"))
+    }
+
+    /// How series are to be seen: `dedup` (true unless `false` or `0`) and `replicaLabels[]`, as in Thanos.
+    pub fn view(&self) -> View {
+        let replica_labels: Vec<String> = self.all("replicaLabels[]").map(str::to_owned).collect();
+        View { dedup: !matches!(self.get("dedup"), "false" | "0"), replica_labels: (!replica_labels.is_empty()).then_some(replica_labels) }
     }
 
     /// `start` and `end` of a look at metadata; everything if missing.

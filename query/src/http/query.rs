@@ -1,6 +1,8 @@
 //! `query`, `query_range` and their explanations.
 
 use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request as HttpRequest, State};
@@ -12,7 +14,7 @@ use super::Api;
 use super::envelope::{ApiError, ApiResult, success};
 use super::json::{push_string, push_time, push_value};
 use super::params::{Params, end_before_start, invalid};
-use crate::engine::Request;
+use crate::engine::{Request, SourceResolution};
 use crate::promql;
 use crate::result::{Answer, Error, Grid, Rows, Value};
 
@@ -62,7 +64,7 @@ impl Api {
         let running = self.0.gate.enter(request.timeout).await?;
         let timeout = request.timeout;
         request.timeout = timeout.saturating_sub(running.waited);
-        let source = tokio::time::timeout(request.timeout, self.source(&headers))
+        let source = tokio::time::timeout(request.timeout, self.source(&headers, &params.view()))
             .await
             .map_err(|_| Error::Timeout { after: timeout, limit: "query timeout" })??;
         request.timeout = timeout.saturating_sub(began.elapsed());
@@ -87,7 +89,10 @@ impl Api {
         let (query, prefix) = split_explain(params.get("query"))?;
         let analyze = matches!(params.get("analyze"), "true" | "1");
         let explain = prefix.or(explain.map(|_| Explain { analyze }));
-        let request = Request { query: query.into_owned(), grid, instant, lookback, timeout, limit };
+        let automatic = config.auto_downsampling && !instant;
+        let max_source_resolution =
+            params.source_resolution()?.unwrap_or(if automatic { SourceResolution::Auto } else { SourceResolution::default() });
+        let request = Request { query: query.into_owned(), grid, instant, lookback, timeout, max_source_resolution, limit };
         Ok(Asked { request, explain, stats: params.get("stats").to_owned() })
     }
 }
@@ -166,16 +171,27 @@ async fn respond(answer: Answer, instant: bool, stats: String, waited: Duration)
         Value::Scalar { values, .. } => values.len(),
         Value::String { .. } => 0,
     };
+    let given_up = Arc::new(AtomicBool::new(false));
     if numbers <= LARGE_ANSWER_VALUES {
-        return Ok(write(&answer, instant, &stats, waited));
+        return Ok(write(&answer, instant, &stats, waited, &given_up));
     }
-    let written = tokio::task::spawn_blocking(move || write(&answer, instant, &stats, waited)).await;
+    let _guard = RaiseOnDrop(Arc::clone(&given_up));
+    let written = tokio::task::spawn_blocking(move || write(&answer, instant, &stats, waited, &given_up)).await;
     written.map_err(|e| Error::Internal(format!("answer was not written: {e}")).into())
 }
 
-fn write(answer: &Answer, instant: bool, stats: &str, waited: Duration) -> Response {
+/// Ends the writing of an answer that nobody waits for any more.
+struct RaiseOnDrop(Arc<AtomicBool>);
+
+impl Drop for RaiseOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn write(answer: &Answer, instant: bool, stats: &str, waited: Duration, given_up: &AtomicBool) -> Response {
     let data = |out: &mut Vec<u8>| {
-        push_value(out, &answer.value, instant);
+        push_value(out, &answer.value, instant, given_up);
         if !stats.is_empty() {
             out.extend_from_slice(b",\"stats\":");
             out.extend_from_slice(stats_json(answer, waited).to_string().as_bytes());

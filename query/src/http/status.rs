@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use axum::extract::{Request, State};
 use isobar_block::labels::METRIC_NAME;
 use isobar_block::time::now_ms;
-use isobar_block::{TenantId, TimeRange};
+use isobar_block::{TenantId, TimeRange, Want};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -146,8 +146,8 @@ pub(super) async fn tsdb(State(api): State<Api>, request: Request) -> ApiResult 
     let range = TimeRange::new(params.time_or("start", now - RECENT_MS)?, params.time_or("end", i64::MAX)?)
         .map_err(|_| super::params::end_before_start())?;
     let tenant = (api.0.tenant_of)(&headers).map_err(ApiError::bad_data)?;
-    let source = api.0.storage.source(&tenant).await?;
-    let sets = source.select(&[], range).await?;
+    let source = api.0.storage.source(&tenant, &params.view()).await?;
+    let sets = source.select(&[], range, Want::default()).await?.sets;
     let counted = tokio::task::spawn_blocking(move || {
         let mut counts = Counts::default();
         // A series may be in the head and in blocks.

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use isobar_block::{Exemplar, Metadata, MetricType, Source, TenantId};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -18,7 +19,7 @@ use super::status::{BuildInfo, HeadInfo, RuntimeInfo, StatusProvider, WalReplay}
 use super::{Api, ApiConfig, TenantOf, router};
 use crate::engine::{Engine, EngineConfig};
 use crate::result::Result;
-use crate::storage::Storage;
+use crate::storage::{Storage, View};
 use crate::testing::{MemorySource, MemoryStorage, labels};
 
 struct Facts;
@@ -80,7 +81,7 @@ fn app_with(storage: Arc<dyn Storage>, config: ApiConfig) -> Router {
 }
 
 fn app() -> Router {
-    let storage = MemoryStorage { tenant: TenantId::default(), source: Arc::new(data()) };
+    let storage = MemoryStorage { tenant: TenantId::default(), source: Arc::new(data()), view: Mutex::default() };
     app_with(Arc::new(storage), ApiConfig::default())
 }
 
@@ -366,7 +367,7 @@ async fn tenants_see_their_own() {
 struct Hanging(Arc<AtomicBool>);
 
 impl Storage for Hanging {
-    fn source(&self, _: &TenantId) -> BoxFuture<'_, Result<Arc<dyn Source>>> {
+    fn source(&self, _: &TenantId, _: &View) -> BoxFuture<'_, Result<Arc<dyn Source>>> {
         struct Waiting(Arc<AtomicBool>);
         impl Drop for Waiting {
             fn drop(&mut self) {
@@ -410,4 +411,69 @@ async fn too_long_and_too_many_are_503() {
     drop(running);
     assert!(!waiting.load(Ordering::SeqCst));
     assert!(futures::poll!(&mut queued).is_pending() && waiting.load(Ordering::SeqCst), "the next one runs");
+}
+
+/// Two days of samples, of which the first is kept in buckets of 5 minutes.
+fn downsampled() -> MemorySource {
+    const DAY_MS: i64 = 86_400_000;
+    let mut source = MemorySource::default();
+    let samples: Vec<(i64, f64)> = (0..2880).map(|i| (i * 60_000, i as f64)).collect();
+    source.float("gauge", &samples).keep(300_000, 0, DAY_MS - 1).keep(0, DAY_MS / 2, 2 * DAY_MS).warn("block b is damaged");
+    source
+}
+
+#[tokio::test]
+async fn resolutions_and_views_are_parameters() {
+    let storage = Arc::new(MemoryStorage { tenant: TenantId::default(), source: Arc::new(downsampled()), view: Mutex::default() });
+    let send = async |config: ApiConfig, path: &str, params: &[(&str, &str)]| {
+        let app = app_with(storage.clone() as Arc<dyn Storage>, config);
+        let request = Request::get(format!("/api/v1/{path}?{}", encoded(params))).body(Body::empty()).expect("a request");
+        let (status, _, body) = send(app, request).await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        (status.as_u16(), body)
+    };
+    let range = [("query", "gauge"), ("start", "50000"), ("end", "80000"), ("step", "1800")];
+    let notes = async |config: ApiConfig, more: &[(&str, &str)]| {
+        let (status, body) = send(config, "query_range", &[&range, more].concat()).await;
+        assert_eq!(status, 200, "{body}");
+        let warnings = body["warnings"].as_array().expect("a list").iter().map(|w| w.as_str().expect("text").to_owned());
+        warnings.filter(|w| w != "block b is damaged").collect::<Vec<_>>()
+    };
+    let manual = || ApiConfig { auto_downsampling: false, ..ApiConfig::default() };
+    let answered = |by: &str| vec![format!("answered from 5m downsampled data (max_source_resolution={by})")];
+    assert_eq!(notes(ApiConfig::default(), &[]).await, answered("auto"));
+    assert_eq!(notes(manual(), &[]).await, [""; 0]);
+    assert_eq!(notes(manual(), &[("max_source_resolution", "auto")]).await, answered("auto"));
+    assert_eq!(notes(manual(), &[("max_source_resolution", "300")]).await, answered("5m"));
+    assert_eq!(notes(manual(), &[("max_source_resolution", "1h")]).await, answered("1h"));
+    assert_eq!(notes(ApiConfig::default(), &[("max_source_resolution", "0")]).await, [""; 0]);
+
+    let (_, instant) = send(ApiConfig::default(), "query", &[("query", "gauge"), ("time", "60000")]).await;
+    assert_eq!(instant["warnings"], json!(["block b is damaged"]), "instant queries read raw samples where there are any");
+    let (_, old) = send(ApiConfig::default(), "query", &[("query", "gauge"), ("time", "10000")]).await;
+    let forced = "answered from 5m downsampled data, because nothing finer is left (max_source_resolution=0s)";
+    assert_eq!(old["warnings"], json!([forced, "block b is damaged"]));
+    let (_, series) = send(ApiConfig::default(), "series", &[("match[]", "gauge"), ("match[]", "{__name__=\"gauge\"}")]).await;
+    assert_eq!(series["warnings"], json!(["block b is damaged"]), "{series}");
+
+    for (text, message) in [
+        ("-1", "invalid parameter \"max_source_resolution\": it must not be negative; use auto, 0 or a duration"),
+        ("fine", "invalid parameter \"max_source_resolution\": cannot parse \"fine\" to a valid duration"),
+    ] {
+        let (status, body) = send(ApiConfig::default(), "query_range", &[&range[..], &[("max_source_resolution", text)]].concat()).await;
+        assert_eq!((status, body["error"].as_str()), (400, Some(message)));
+    }
+
+    for (params, dedup, replica_labels) in [
+        (&[][..], true, None),
+        (&[("dedup", "false")], false, None),
+        (&[("dedup", "true"), ("replicaLabels[]", "a"), ("replicaLabels[]", "b")], true, Some(vec!["a".to_owned(), "b".to_owned()])),
+    ] {
+        for (path, own) in [("query", ("query", "gauge")), ("series", ("match[]", "gauge")), ("labels", ("limit", "5"))] {
+            *storage.view.lock() = View { dedup: !dedup, replica_labels: None };
+            let (status, _) = send(ApiConfig::default(), path, &[&[own], params].concat()).await;
+            assert_eq!(status, 200);
+            assert_eq!(*storage.view.lock(), View { dedup, replica_labels: replica_labels.clone() }, "{path} {params:?}");
+        }
+    }
 }

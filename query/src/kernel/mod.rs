@@ -172,6 +172,27 @@ pub fn range(f: RangeFn, params: &Params<'_>, ts: &[i64], values: &[f64], plan: 
     (scratch.ts, scratch.values) = (kept_ts, kept);
 }
 
+/// Whether it makes a difference to `f` how many samples a value stands for.
+pub fn counts_matter(f: RangeFn) -> bool {
+    matches!(f, RangeFn::AvgOverTime | RangeFn::SumOverTime | RangeFn::CountOverTime)
+}
+
+/// [`range`] for the functions of [`counts_matter`] where each of `values` is the mean of as many samples as `weights` says.
+///
+/// # Panics
+/// If lengths do not fit, or `f` is another function.
+pub fn range_of_means(f: RangeFn, values: &[f64], weights: &[f64], plan: &WindowPlan, out: &mut [f64]) {
+    assert!(values.len() == weights.len() && values.len() == plan.samples(), "a value and a weight for each timestamp of the plan");
+    assert_eq!(out.len(), plan.spec().grid.len, "one output for each step");
+    let finish: fn(over_time::Means<'_>) -> f64 = match f {
+        RangeFn::AvgOverTime => |window| window.mean(),
+        RangeFn::SumOverTime => |window| window.sum(),
+        RangeFn::CountOverTime => |window| window.count(),
+        other => panic!("{other:?} does not depend on counts"),
+    };
+    over_time::of_means(values, weights, plan.windows(), out, finish);
+}
+
 /// [`range`] on samples without stale markers.
 fn dispatch(f: RangeFn, params: &Params<'_>, ts: &[i64], values: &[f64], plan: &WindowPlan, scratch: &mut Scratch, out: &mut [f64]) {
     if plan.spec().mode != RangeMode::Plain {

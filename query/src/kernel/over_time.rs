@@ -1,6 +1,6 @@
 //! The `*_over_time` functions, for samples without stale markers.
 
-use isobar_block::stale_nan;
+use isobar_block::{is_stale, stale_nan};
 
 use super::sliding::{Combine, slide};
 use super::window::Windows;
@@ -79,7 +79,8 @@ impl Combine for Mean {
 }
 
 pub(super) fn sum(values: &[f64], windows: &Windows, scratch: &mut Scratch, out: &mut [f64]) {
-    if worth_sliding(values, windows) && magnitudes_are_near(values) {
+    let covered = covered(values, windows);
+    if windows.total() > RESCAN_LIMIT * covered.len() && magnitudes_are_near(covered) {
         return slide::<Sum>(values, windows, &mut scratch.suffix_pairs, out);
     }
     each(values, windows, out, |w| {
@@ -89,7 +90,8 @@ pub(super) fn sum(values: &[f64], windows: &Windows, scratch: &mut Scratch, out:
 }
 
 pub(super) fn avg(values: &[f64], windows: &Windows, scratch: &mut Scratch, out: &mut [f64]) {
-    if worth_sliding(values, windows) && magnitudes_are_near(values) {
+    let covered = covered(values, windows);
+    if windows.total() > RESCAN_LIMIT * covered.len() && magnitudes_are_near(covered) {
         return slide::<Mean>(values, windows, &mut scratch.suffix_pairs, out);
     }
     each(values, windows, out, mean);
@@ -118,8 +120,55 @@ fn mean(window: &[f64]) -> f64 {
     if incremental { mean + comp } else { sum / count + comp / count }
 }
 
-fn worth_sliding(values: &[f64], windows: &Windows) -> bool {
-    windows.total() > RESCAN_LIMIT * values.len()
+/// Means of some samples each, in one window.
+pub(super) struct Means<'a> {
+    values: &'a [f64],
+    weights: &'a [f64],
+}
+
+impl Means<'_> {
+    /// Values without stale markers, with the number of samples that they stand for.
+    fn pairs(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.values.iter().zip(self.weights).filter(|(v, _)| !is_stale(**v)).map(|(v, n)| (*v, *n))
+    }
+
+    /// Number of samples.
+    pub(super) fn count(self) -> f64 {
+        self.pairs().map(|(_, n)| n).sum()
+    }
+
+    /// Sum of all samples.
+    pub(super) fn sum(self) -> f64 {
+        let (sum, comp) = self.pairs().fold((0.0, 0.0), |(sum, comp), (v, n)| kahan_add(v * n, sum, comp));
+        if sum.is_infinite() { sum } else { sum + comp }
+    }
+
+    /// Mean of all samples.
+    pub(super) fn mean(self) -> f64 {
+        let total: f64 = self.pairs().map(|(_, n)| n).sum();
+        let (sum, comp) = self.pairs().fold((0.0, 0.0), |(sum, comp), (v, n)| kahan_add(v * n, sum, comp));
+        if sum.is_finite() {
+            return sum / total + comp / total;
+        }
+        // The sum is too large, the mean need not be.
+        let (mean, comp) = self.pairs().fold((0.0, 0.0), |(mean, comp), (v, n)| kahan_add(v * (n / total), mean, comp));
+        mean + comp
+    }
+}
+
+/// Calls `finish` with the means of each window that has any.
+pub(super) fn of_means(values: &[f64], weights: &[f64], windows: &Windows, out: &mut [f64], finish: fn(Means<'_>) -> f64) {
+    each_bounds(windows, out, |lo, hi| {
+        let means = Means { values: &values[lo..hi], weights: &weights[lo..hi] };
+        if means.pairs().next().is_some() { finish(means) } else { stale_nan() }
+    });
+}
+
+/// The values that are in some window. Which samples beside them were loaded depends on where blocks end, and must not decide
+/// how a sum is rounded.
+fn covered<'a>(values: &'a [f64], windows: &Windows) -> &'a [f64] {
+    let (first, last) = windows.iter().filter(|(lo, hi)| lo < hi).fold((values.len(), 0), |(a, b), (lo, hi)| (a.min(lo), b.max(hi)));
+    if first < last { &values[first..last] } else { &[] }
 }
 
 vectorised! {

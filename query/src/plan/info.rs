@@ -1,7 +1,8 @@
 //! `info(v, {selector})`: which info series are selected, and at which times they are looked at.
 
-use isobar_block::{MatchOp, Matcher};
+use isobar_block::{Aggregate, MatchOp, Matcher, TimeRange, Want};
 
+use super::selectors::Wanted;
 use super::{Cx, Planner, Settings, Vector, durations};
 use crate::exec::info::InfoJoin;
 use crate::exec::labels::METADATA_LABELS;
@@ -9,7 +10,7 @@ use crate::exec::operator::OperatorExec;
 use crate::exec::scan::{ScanFunction, ScanSpec, SeriesScanExec};
 use crate::exec::subquery::StepBroadcast;
 use crate::kernel::WindowSpec;
-use crate::promql::ast::{At, Duration, Expr, ExprKind, RangeMode};
+use crate::promql::ast::{At, Duration, Expr, ExprKind, RangeMode, Span};
 use crate::result::{Grid, Result};
 
 /// The info metric that is used when the query names none.
@@ -45,10 +46,17 @@ impl InfoMatchers {
 }
 
 /// The selection of info series that a call needs.
-pub(super) fn wanted(args: &[Expr], grid: Grid, settings: &Settings) -> Result<(Vec<Matcher>, isobar_block::TimeRange)> {
+pub(super) fn wanted(args: &[Expr], span: Span, grid: Grid, settings: &Settings) -> Result<Wanted> {
     let times = info_times(&args[0], grid, settings)?;
     let first_ms = times.start_ms.saturating_sub(settings.lookback_ms).saturating_add(1);
-    Ok((InfoMatchers::new(args)?.all(), isobar_block::TimeRange::new(first_ms, times.end_ms())?))
+    Ok(Wanted {
+        span,
+        matchers: InfoMatchers::new(args)?.all(),
+        range: TimeRange::new(first_ms, times.end_ms())?,
+        want: Want { max_resolution_ms: settings.resolution.limit_ms(grid, None), aggregate: Aggregate::Last },
+        range_ms: None,
+        looks_ahead: false,
+    })
 }
 
 /// When info series are looked at: when the first selector of the argument looks at its samples.
@@ -91,23 +99,20 @@ fn first_shift(expr: &Expr, path: &mut Vec<Shift>, found: &mut Option<Vec<Shift>
 }
 
 impl Planner {
-    pub(super) fn info(&self, args: &[Expr], span: crate::promql::ast::Span, cx: Cx<'_>) -> Result<Vector> {
+    pub(super) fn info(&self, args: &[Expr], span: Span, cx: Cx<'_>) -> Result<Vector> {
         let base = self.vector(&args[0], Cx::plain(cx.grid, true))?;
         let matchers = InfoMatchers::new(args)?;
         let times = info_times(&args[0], cx.grid, &self.settings)?;
         let selection = self.selection(span)?;
+        let lookback_ms = self.lookback_ms(&selection);
         let fixed = times.step_ms == 0 && times.len > 1;
         let times = if fixed { Grid::instant(times.start_ms) } else { times };
         let mut infos = SeriesScanExec::with_inputs(
             std::sync::Arc::new(ScanSpec {
                 partitions: self.partitions(selection.series_at_least(), times.len),
                 selection,
-                windows: WindowSpec {
-                    grid: times,
-                    range_ms: self.settings.lookback_ms,
-                    lookback_ms: self.settings.lookback_ms,
-                    mode: RangeMode::Plain,
-                },
+                windows: WindowSpec { grid: times, range_ms: lookback_ms, lookback_ms, mode: RangeMode::Plain },
+                widened_ms: None,
                 eval: Grid { len: times.len, ..cx.grid },
                 // The newest of conflicting series wins, so that what counts is the time of the sample, not its value.
                 function: ScanFunction::InfoTimestamp,

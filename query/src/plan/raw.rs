@@ -38,12 +38,13 @@ impl RawPlan {
         match self {
             Self::Samples { selection, range } => {
                 format!(
-                    "RawSamples: matchers={:?}, range={}..={}ms, series={}, sets={}\n",
+                    "RawSamples: matchers={:?}, range={}..={}ms, series={}, sets={}, {}\n",
                     selection.matchers,
                     range.start_ms(),
                     range.end_ms(),
                     selection.series(),
-                    selection.sets.len()
+                    selection.sets.len(),
+                    selection.describe_resolution()
                 )
             }
             Self::Subquery { plan, grid, .. } => format!(

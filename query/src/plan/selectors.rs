@@ -5,15 +5,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use isobar_block::{LabelsRef, Matcher, SeriesSet, Source, TimeRange};
+use isobar_block::{Aggregate, LabelsRef, Matcher, SeriesSet, Source, TimeRange, Want};
 
-use super::{Planned, Planner, Settings, durations};
+use super::resolution::{BUCKETS_IN_RANGE, Reads};
+use super::{Planned, Planner, Settings, durations, resolution};
 use crate::exec::context::QueryContext;
-use crate::promql::ast::{Expr, ExprKind, Span, VectorSelector};
+use crate::promql::ast::{Expr, ExprKind, RangeMode, Span, VectorSelector};
 use crate::result::{Grid, Result};
 
 /// How many series are looked at to guess the number of groups.
 const SAMPLED_SERIES: usize = 256;
+
+/// Resolution that is reckoned with from the start where it would be good enough; for coarser data the source is asked again.
+const MAX_EXPECTED_RESOLUTION_MS: i64 = 3_600_000;
 
 /// The series of one selector.
 pub struct Selection {
@@ -21,6 +25,8 @@ pub struct Selection {
     pub matchers: Vec<Matcher>,
     /// Which samples may be needed.
     pub range: TimeRange,
+    /// Which resolution was good enough, and what of a bucket is read.
+    pub want: Want,
     /// Sorted sets; a series may be in several of them.
     pub sets: Vec<Arc<dyn SeriesSet>>,
 }
@@ -34,6 +40,23 @@ impl Selection {
     /// Number of series in the biggest set: at least so many, and close to it if the sets hold the same series.
     pub fn series_at_least(&self) -> usize {
         self.sets.iter().map(|s| s.len()).max().unwrap_or(0)
+    }
+
+    /// The coarsest resolution of a set, milliseconds; 0 if all are raw samples.
+    pub fn resolution_ms(&self) -> i64 {
+        self.sets.iter().map(|s| s.resolution_ms()).max().unwrap_or(0)
+    }
+
+    /// Whether some of the data is coarser than was good enough, because nothing finer is left.
+    pub fn is_too_coarse(&self) -> bool {
+        self.resolution_ms() > self.want.max_resolution_ms
+    }
+
+    /// What EXPLAIN shows of the resolution.
+    pub fn describe_resolution(&self) -> String {
+        let levels: std::collections::BTreeSet<i64> = self.sets.iter().map(|s| s.resolution_ms()).collect();
+        let levels: Vec<String> = levels.into_iter().map(|ms| if ms == 0 { "raw".to_owned() } else { format!("{ms}ms") }).collect();
+        format!("resolution={}, aggregate={:?}", if levels.is_empty() { "raw".to_owned() } else { levels.join("+") }, self.want.aggregate)
     }
 
     /// A guess at how many different keys `key` makes of the series, from a sample.
@@ -70,24 +93,24 @@ pub struct Selected {
 /// If a duration is wrong or the source fails.
 pub async fn select(source: &dyn Source, query: &Arc<QueryContext>, settings: Settings) -> Result<Selected> {
     let mut wanted = Vec::new();
-    collect(query.expr(), settings.grid, &settings, &mut wanted)?;
+    collect(query.expr(), settings.grid, Reads::default(), &settings, &mut wanted)?;
     // `x / x offset 0s` and the like ask for the same; one answer serves them all.
-    let mut distinct: Vec<(Vec<Matcher>, TimeRange)> = Vec::new();
+    let mut distinct: Vec<Wanted> = Vec::new();
     let mut places = Vec::with_capacity(wanted.len());
-    for Wanted { span, matchers, range } in wanted {
-        let place = distinct.iter().position(|(m, r)| *r == range && *m == matchers).unwrap_or(distinct.len());
+    for wanted in wanted {
+        let place = distinct.iter().position(|known| known.is_same(&wanted)).unwrap_or(distinct.len());
+        places.push((wanted.span, place));
         if place == distinct.len() {
-            distinct.push((matchers, range));
+            distinct.push(wanted);
         }
-        places.push((span, place));
     }
-    let resolve = |(matchers, range): (Vec<Matcher>, TimeRange)| async move {
-        let sets = source.select(&matchers, range).await?.into_iter().filter(|s| !s.is_empty()).collect();
-        let selection = Arc::new(Selection { matchers, range, sets });
+    let resolve = |wanted: Wanted| async move {
+        let selection = resolve(source, wanted, query).await?;
         query.count_series(selection.series_at_least());
-        Ok::<_, crate::result::Error>(selection)
+        Ok::<_, crate::result::Error>(Arc::new(selection))
     };
     let resolved = futures::future::try_join_all(distinct.into_iter().map(resolve)).await?;
+    resolution::warn(resolved.iter().map(|selection| &**selection), settings.resolution, query);
     let selections = places.into_iter().map(|(span, place)| (span, Arc::clone(&resolved[place]))).collect();
     Ok(Selected { settings, selections })
 }
@@ -116,41 +139,87 @@ impl Selected {
     }
 }
 
-struct Wanted {
-    span: Span,
-    matchers: Vec<Matcher>,
-    range: TimeRange,
+/// A selector that is to be resolved.
+pub(super) struct Wanted {
+    pub(super) span: Span,
+    pub(super) matchers: Vec<Matcher>,
+    /// The samples that can matter if they are raw.
+    pub(super) range: TimeRange,
+    pub(super) want: Want,
+    /// Width of the range of a range selector.
+    pub(super) range_ms: Option<i64>,
+    /// Whether samples after the time of evaluation matter too.
+    pub(super) looks_ahead: bool,
 }
 
-fn collect(expr: &Expr, grid: Grid, settings: &Settings, out: &mut Vec<Wanted>) -> Result<()> {
-    let want = |selector: &VectorSelector, range_ms: i64, out: &mut Vec<Wanted>| -> Result<()> {
-        let range = durations::touched(selector, range_ms, grid, settings)?;
-        out.push(Wanted { span: expr.span, matchers: selector.matchers.clone(), range });
+impl Wanted {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.range, self.want, self.range_ms, self.looks_ahead) == (other.range, other.want, other.range_ms, other.looks_ahead)
+            && self.matchers == other.matchers
+    }
+
+    /// The samples that can matter if the data is as coarse as that.
+    fn touched(&self, resolution_ms: i64) -> Result<TimeRange> {
+        let before = match self.range_ms {
+            None => resolution_ms,
+            Some(range_ms) => resolution_ms.saturating_mul(BUCKETS_IN_RANGE).saturating_sub(range_ms).max(0),
+        };
+        let after = if self.looks_ahead { resolution_ms } else { 0 };
+        Ok(TimeRange::new(self.range.start_ms().saturating_sub(before), self.range.end_ms().saturating_add(after))?)
+    }
+}
+
+/// Asks the source; once more if the data turns out to be so coarse that older samples matter.
+async fn resolve(source: &dyn Source, wanted: Wanted, query: &QueryContext) -> Result<Selection> {
+    let mut resolution_ms = if wanted.range_ms.is_none() { wanted.want.max_resolution_ms.min(MAX_EXPECTED_RESOLUTION_MS) } else { 0 };
+    loop {
+        let range = wanted.touched(resolution_ms)?;
+        let found = source.select(&wanted.matchers, range, wanted.want).await?;
+        let coarsest_ms = found.sets.iter().map(|s| s.resolution_ms()).max().unwrap_or(0);
+        if coarsest_ms > resolution_ms && wanted.touched(coarsest_ms)? != range {
+            resolution_ms = coarsest_ms;
+            continue;
+        }
+        found.warnings.into_iter().for_each(|warning| query.warn_general(warning));
+        let sets = found.sets.into_iter().filter(|s| !s.is_empty()).collect();
+        return Ok(Selection { matchers: wanted.matchers, range, want: wanted.want, sets });
+    }
+}
+
+fn collect(expr: &Expr, grid: Grid, reads: Reads, settings: &Settings, out: &mut Vec<Wanted>) -> Result<()> {
+    let want = |selector: &VectorSelector, range_ms: Option<i64>, aggregate: Aggregate, out: &mut Vec<Wanted>| -> Result<()> {
+        let range = durations::touched(selector, range_ms.unwrap_or(0), grid, settings)?;
+        let want = Want { max_resolution_ms: settings.resolution.limit_ms(grid, range_ms), aggregate };
+        let looks_ahead = selector.mode == RangeMode::Smoothed;
+        out.push(Wanted { span: expr.span, matchers: selector.matchers.clone(), range, want, range_ms, looks_ahead });
         Ok(())
     };
+    let below = Reads::default();
     match &expr.kind {
         ExprKind::Number(_) | ExprKind::String(_) => Ok(()),
-        ExprKind::Paren(inner) | ExprKind::Unary { expr: inner, .. } => collect(inner, grid, settings, out),
+        ExprKind::Paren(inner) => collect(inner, grid, reads, settings, out),
+        ExprKind::Unary { expr: inner, .. } => collect(inner, grid, below, settings, out),
         ExprKind::Binary(binary) => {
-            collect(&binary.lhs, grid, settings, out)?;
-            collect(&binary.rhs, grid, settings, out)
+            collect(&binary.lhs, grid, below, settings, out)?;
+            collect(&binary.rhs, grid, below, settings, out)
         }
         ExprKind::Aggregate(aggregate) => {
             if let Some(param) = &aggregate.param {
-                collect(param, grid, settings, out)?;
+                collect(param, grid, below, settings, out)?;
             }
-            collect(&aggregate.expr, grid, settings, out)
+            collect(&aggregate.expr, grid, Reads::of_aggregation(aggregate.op), settings, out)
         }
         ExprKind::Call { function, args } if function.name == "info" => {
-            let (matchers, range) = super::info::wanted(args, grid, settings)?;
-            out.push(Wanted { span: expr.span, matchers, range });
-            collect(&args[0], grid, settings, out)
+            out.push(super::info::wanted(args, expr.span, grid, settings)?);
+            collect(&args[0], grid, below, settings, out)
         }
-        ExprKind::Call { args, .. } => args.iter().try_for_each(|arg| collect(arg, grid, settings, out)),
-        ExprKind::Vector(selector) => want(selector, 0, out),
-        ExprKind::Matrix { selector, range } => want(selector, durations::positive_millis(range, settings)?, out),
+        ExprKind::Call { function, args } => {
+            args.iter().try_for_each(|arg| collect(arg, grid, Reads::of_function(function.name), settings, out))
+        }
+        ExprKind::Vector(selector) => want(selector, None, reads.instant, out),
+        ExprKind::Matrix { selector, range } => want(selector, Some(durations::positive_millis(range, settings)?), reads.range, out),
         ExprKind::Subquery(subquery) => match durations::subquery_grid(subquery, grid, settings)? {
-            Some(inner) => collect(&subquery.expr, inner, settings, out),
+            Some(inner) => collect(&subquery.expr, inner, below, settings, out),
             None => Ok(()),
         },
     }

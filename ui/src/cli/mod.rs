@@ -2,6 +2,7 @@
 
 mod blocks;
 mod check_config;
+mod compact;
 mod completions;
 mod query;
 mod serve;
@@ -29,6 +30,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Look at blocks in the object store, without a server.
     Blocks(blocks::BlocksArgs),
+    /// Merge, downsample, expire and delete all that is due in the object store, beside running servers or without any.
+    Compact(compact::CompactArgs),
     /// Check a configuration file as `serve` would, and exit with 3 if it is wrong.
     CheckConfig(check_config::CheckConfigArgs),
     /// Print completions for a shell.
@@ -51,7 +54,10 @@ struct ServerArgs {
 
 /// The whole command line, settings of `serve` included.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("serve", |serve| serve.args(settings::args()))
+    let is_of_compact = |key: &str| compact::SETTINGS.iter().any(|s| *s == key || (s.ends_with('.') && key.starts_with(s)));
+    Cli::command()
+        .mut_subcommand("serve", |serve| serve.args(settings::args()))
+        .mut_subcommand("compact", |compact| compact.args(settings::args_of(is_of_compact)))
 }
 
 /// Runs what the process's arguments ask for.
@@ -65,6 +71,7 @@ pub fn run() -> ExitCode {
         Command::Serve => serve::run(matches.subcommand_matches("serve").expect("the subcommand was matched")),
         Command::Query(args) => query::run(args),
         Command::Blocks(args) => blocks::run(args),
+        Command::Compact(args) => compact::run(&args, matches.subcommand_matches("compact").expect("the subcommand was matched")),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
@@ -115,7 +122,7 @@ mod tests {
     #[test]
     fn help_is_as_recorded() {
         let mut shown = command().term_width(120).render_long_help().to_string();
-        for name in ["serve", "query", "blocks", "check-config", "completions"] {
+        for name in ["serve", "query", "blocks", "compact", "check-config", "completions"] {
             let mut command = command().term_width(120);
             command.build();
             let sub = command.find_subcommand_mut(name).expect("is there");

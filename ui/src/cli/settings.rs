@@ -14,6 +14,11 @@ const CONFIG_FILE: &str = "config.file";
 
 /// One flag for each setting, and the one for the file.
 pub fn args() -> Vec<Arg> {
+    args_of(|_| true)
+}
+
+/// Flags for some settings, by their keys, and the one for the file.
+pub fn args_of(wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
     let defaults = Config::default();
     let file = Arg::new(CONFIG_FILE)
         .long(CONFIG_FILE)
@@ -21,7 +26,7 @@ pub fn args() -> Vec<Arg> {
         .value_parser(clap::value_parser!(PathBuf))
         .help("Configuration file; flags and ISOBAR_… variables go before it. [env: ISOBAR_CONFIG_FILE]")
         .help_heading("Configuration");
-    let settings = table().into_iter().map(|setting| {
+    let settings = table().into_iter().filter(|setting| wanted(setting.key)).map(|setting| {
         let default = setting.get(&defaults);
         let default = if default.is_empty() { String::new() } else { format!(" [default: {default}]") };
         let arg = Arg::new(setting.key)
@@ -36,7 +41,8 @@ pub fn args() -> Vec<Arg> {
 
 /// What was given on the command line, with the environment.
 pub fn inputs(matches: &ArgMatches) -> Inputs {
-    let given = |key: &str| matches.value_source(key) == Some(ValueSource::CommandLine);
+    let has = |key: &str| matches.try_contains_id(key).is_ok();
+    let given = |key: &str| has(key) && matches.value_source(key) == Some(ValueSource::CommandLine);
     let flags: BTreeMap<String, String> = table()
         .iter()
         .filter(|setting| given(setting.key))
@@ -50,6 +56,7 @@ fn heading(key: &str) -> &'static str {
         Some("web") => "HTTP server",
         Some("query") => "Queries",
         Some("storage" | "blocks" | "write" | "otlp") => "Writes and storage",
+        Some("compactor" | "replicas" | "retention") => "Long-term storage",
         Some("limits" | "tenancy") => "Tenants and their limits",
         Some("log" | "self-scrape") => "Observation",
         _ => "Configuration",

@@ -85,6 +85,7 @@ impl Inputs {
         }
         self.warn_of_unknown_variables(&table, &mut loaded.warnings);
         loaded.config.validate()?;
+        loaded.warnings.extend(loaded.config.long_term_warnings());
         Ok(loaded)
     }
 
@@ -126,15 +127,12 @@ impl Reader<'_> {
     fn entry(&mut self, key: &Key, node: &Node) -> Result<(), String> {
         self.prefix.push(key.text.clone());
         let path = &self.prefix;
-        if *path == tenants::PATH {
+        if *path == [tenants::KEY] {
             tenants::read(node, &mut self.loaded.config)?;
+        } else if *path == tenants::LIMITS_PATH {
+            tenants::read_limits_of_all(node, &mut self.loaded.config)?;
         } else if let Some(setting) = self.table.iter().find(|s| s.file_path() == *path) {
-            let text = scalar(setting, node).map_err(|e| format!("line {}: {}: {e}", node.line, path.join(".")))?;
-            let text = match setting.kind {
-                Kind::Path if !text.is_empty() => self.base.join(&text).display().to_string(),
-                _ => text,
-            };
-            setting.set(&mut self.loaded.config, &text).map_err(|e| format!("line {}: {}: {e}", node.line, path.join(".")))?;
+            assign(setting, node, Some(self.base), &mut self.loaded.config)?;
             self.loaded.origins.insert(setting.key, Origin::File);
         } else if self.table.iter().any(|s| s.file_path().starts_with(path)) {
             match &node.value {
@@ -159,7 +157,7 @@ impl Reader<'_> {
         let section = &self.prefix[..depth];
         let paths: Vec<Vec<String>> = self.table.iter().map(Setting::file_path).collect();
         let here = paths.iter().filter(|p| p.starts_with(section) && p.len() > depth).map(|p| p[depth].as_str());
-        let siblings: Vec<&str> = here.chain((section == &tenants::PATH[..1]).then_some(tenants::PATH[1])).collect();
+        let siblings: Vec<&str> = here.chain(section.is_empty().then_some(tenants::KEY)).collect();
         let place = if depth == 0 { String::new() } else { format!(" in section {:?}", section.join(".")) };
         let hint = match suggest::nearest(&key.text, siblings.iter().copied()) {
             Some(name) => format!("; did you mean {name:?}?"),
@@ -176,6 +174,23 @@ fn sorted_once(mut names: Vec<&str>) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Reads a node of the file into the configuration. A path in it is relative to `base`.
+///
+/// # Errors
+/// `line N: setting: reason`.
+pub fn assign(setting: &Setting, node: &Node, base: Option<&Path>, config: &mut Config) -> Result<(), String> {
+    if let Some(result) = setting.set_tree(config, node) {
+        return result;
+    }
+    let refuse = |e: String| format!("line {}: {}: {e}", node.line, setting.file_path().join("."));
+    let text = scalar(setting, node).map_err(refuse)?;
+    let text = match (setting.kind, base) {
+        (Kind::Path, Some(base)) if !text.is_empty() => base.join(&text).display().to_string(),
+        _ => text,
+    };
+    setting.set(config, &text).map_err(refuse)
 }
 
 fn scalar(setting: &Setting, node: &Node) -> Result<String, String> {
@@ -202,9 +217,6 @@ pub fn to_yaml(config: &Config, with_help: bool) -> String {
         let path = setting.file_path();
         let (name, sections) = path.split_last().expect("a key has at least one part");
         let common = open.iter().zip(sections).take_while(|(a, b)| a == b).count();
-        if open == tenants::PATH[..1] && common == 0 {
-            out.push_str(&tenants::to_yaml(config));
-        }
         open.truncate(common);
         for section in &sections[common..] {
             if open.is_empty() && with_help {
@@ -217,10 +229,10 @@ pub fn to_yaml(config: &Config, with_help: bool) -> String {
         if with_help {
             out.push_str(&format!("{indent}# {}\n", setting.help));
         }
-        out.push_str(&format!("{indent}{name}: {}\n", yaml::quote(&setting.get(config))));
+        let value = setting.get(config);
+        out.push_str(&format!("{indent}{name}: {}\n", if setting.kind == Kind::Tree { value } else { yaml::quote(&value) }));
     }
-    if open == tenants::PATH[..1] {
-        out.push_str(&tenants::to_yaml(config));
-    }
+    let tenants = tenants::to_yaml(config);
+    out.push_str(if with_help && tenants.is_empty() { tenants::EXAMPLE } else { &tenants });
     out
 }

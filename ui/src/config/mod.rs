@@ -3,22 +3,23 @@
 //! A value is taken from the first of: flag, environment variable, file, default. The table in [`setting`] says what exists;
 //! `web-config.yml` and `objstore.yml` have their own readers because their shape belongs to other projects.
 
-mod fields;
+pub mod fields;
 pub mod load;
+mod long_term;
 pub mod objstore;
+pub mod relabel;
 mod sections;
 pub mod setting;
 mod suggest;
+mod tenants;
 #[cfg(test)]
 mod tests;
 pub mod web;
-mod yaml;
+pub mod yaml;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
-
-pub use sections::tenants;
 
 /// What is wrong with the configuration.
 #[derive(Debug, thiserror::Error)]
@@ -124,13 +125,15 @@ pub struct Roles {
     pub ingest: bool,
     /// Answers queries.
     pub query: bool,
+    /// Merges, downsamples and removes blocks.
+    pub compact: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             data: PathBuf::from("data"),
-            roles: Roles { ingest: true, query: true },
+            roles: Roles::ALL,
             objstore_config_file: None,
             web: Web {
                 listen_address: "127.0.0.1:9292".into(),
@@ -170,6 +173,7 @@ impl Config {
             )));
         }
         objstore::ObjstoreFile::load(self.objstore_config_file.as_deref())?;
+        self.validate_long_term()?;
         self.sections.validate().map_err(Error::Conflict)
     }
 
@@ -248,14 +252,18 @@ impl LogFormat {
 }
 
 impl Roles {
+    /// Everything in one process.
+    const ALL: Self = Self { ingest: true, query: true, compact: true };
+
     fn parse(text: &str) -> Result<Self, String> {
-        let mut roles = Self { ingest: false, query: false };
+        let mut roles = Self { ingest: false, query: false, compact: false };
         for name in text.split(',').map(str::trim) {
             match name {
-                "all" => roles = Self { ingest: true, query: true },
+                "all" => roles = Self::ALL,
                 "ingest" => roles.ingest = true,
                 "query" => roles.query = true,
-                _ => return Err(format!("role {name:?} is not known; known are all, ingest, query")),
+                "compact" => roles.compact = true,
+                _ => return Err(format!("role {name:?} is not known; known are all, ingest, query, compact")),
             }
         }
         Ok(roles)
@@ -263,10 +271,12 @@ impl Roles {
 
     /// The roles as they are given.
     pub fn show(&self) -> String {
-        match (self.ingest, self.query) {
-            (true, true) => "all".into(),
-            (true, false) => "ingest".into(),
-            (false, _) => "query".into(),
-        }
+        if *self == Self::ALL { "all".into() } else { self.names().join(",") }
+    }
+
+    /// The roles one by one.
+    pub fn names(&self) -> Vec<&'static str> {
+        let named = [(self.ingest, "ingest"), (self.query, "query"), (self.compact, "compact")];
+        named.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
     }
 }

@@ -1,14 +1,17 @@
 //! The sections that other crates own, joined: their types and defaults stay theirs, their settings get a row here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use isobar_compactor::{CompactorConfig, TenantRules};
 use isobar_ingest::units::{format_duration, parse_duration};
 
-use super::Config;
 use super::setting::{Kind, Setting, count, duration, row, size, switch, text};
+use super::yaml::Node;
+use super::{Config, long_term};
 
 /// Configuration of the crates below.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sections {
     /// The query engine.
     pub engine: isobar_query::EngineConfig,
@@ -26,6 +29,31 @@ pub struct Sections {
     pub otlp: isobar_ingest::otlp::OtlpConfig,
     /// How a request names its tenant.
     pub tenancy: isobar_ingest::tenant::TenantConfig,
+    /// Merging and cleaning of blocks.
+    pub compactor: CompactorConfig,
+    /// Replica labels and retention of tenants without their own.
+    pub rules: TenantRules,
+    /// What differs of [`Sections::rules`] for single tenants: settings and what the file says of them. It is put on top of the
+    /// rules when everything has been read, since flags that change the rules count for these tenants too.
+    pub tenant_rules: BTreeMap<String, Vec<(&'static str, Node)>>,
+}
+
+impl Default for Sections {
+    fn default() -> Self {
+        Self {
+            engine: Default::default(),
+            api: Default::default(),
+            blocks: Default::default(),
+            storage: Default::default(),
+            limits: Default::default(),
+            write: Default::default(),
+            otlp: Default::default(),
+            tenancy: Default::default(),
+            compactor: CompactorConfig::default(),
+            rules: long_term::default_rules(),
+            tenant_rules: BTreeMap::new(),
+        }
+    }
 }
 
 impl Sections {
@@ -46,6 +74,8 @@ pub fn table() -> Vec<Setting> {
     rows.extend(blocks());
     rows.extend(storage());
     rows.extend(write());
+    rows.extend(long_term::compactor());
+    rows.extend(long_term::rules());
     rows.extend(limits());
     rows.extend([
         switch("tenancy.enabled", "Whether the headers X-Scope-OrgID and THANOS-TENANT choose the tenant.", |c| {
@@ -78,6 +108,11 @@ fn query() -> Vec<Setting> {
         }),
         count("query.max-points", "Points per series that a range query may ask for.", |c| &mut c.sections.api.max_points),
         size("query.max-body-bytes", "Size of the body of a query request.", |c| &mut c.sections.api.max_body_bytes),
+        switch(
+            "query.auto-downsampling",
+            "Whether range queries with long steps may read buckets in place of samples, unless they say otherwise.",
+            |c| &mut c.sections.api.auto_downsampling,
+        ),
         duration("query.lookback-delta", "How far back an instant selector looks for a sample.", |c| &mut c.sections.engine.lookback),
         duration("query.default-subquery-step", "Step of a subquery that names none.", |c| &mut c.sections.engine.default_subquery_step),
         count("query.max-samples", "Samples that one query may hold in memory at a time.", |c| &mut c.sections.engine.max_samples),
@@ -189,7 +224,8 @@ fn storage() -> Vec<Setting> {
     ]
 }
 
-fn limits() -> Vec<Setting> {
+/// Rows of the limits of tenants.
+pub fn limits() -> Vec<Setting> {
     fn field(c: &mut Config) -> &mut isobar_ingest::limits::Limits {
         &mut c.sections.limits.defaults
     }
@@ -218,65 +254,4 @@ fn limits() -> Vec<Setting> {
         }),
         duration("limits.creation-grace-period", "How far in the future a sample may be.", |c| &mut field(c).creation_grace_period),
     ]
-}
-
-/// What differs for single tenants: the mapping `limits.tenants` of the file.
-pub mod tenants {
-    use serde_json::{Map, Value as Json};
-
-    use super::super::yaml::{Node, Value, quote};
-    use super::super::{Config, suggest};
-
-    /// Place of the mapping in the file.
-    pub const PATH: [&str; 2] = ["limits", "tenants"];
-
-    /// Reads the mapping: tenant names, below each the keys of `limits` that differ.
-    ///
-    /// # Errors
-    /// Line and reason.
-    pub fn read(node: &Node, config: &mut Config) -> Result<(), String> {
-        let tenants = match &node.value {
-            Value::Map(tenants) => tenants,
-            Value::Empty => return Ok(()),
-            _ => return Err(format!("line {}: limits.tenants must map tenant names to limits", node.line)),
-        };
-        let rows = super::limits();
-        let known: Vec<String> = rows.iter().map(|row| row.file_path().remove(1)).collect();
-        for (tenant, limits) in tenants {
-            let Value::Map(entries) = &limits.value else {
-                return Err(format!("line {}: the limits of tenant {:?} must be a mapping", limits.line, tenant.text));
-            };
-            let mut differs = Map::new();
-            for (key, value) in entries {
-                let at = format!("line {}: limits.tenants.{}", key.line, tenant.text);
-                let row = known.iter().position(|k| *k == key.text).ok_or_else(|| {
-                    format!("{at}: unknown key {:?}{}", key.text, suggest::hint(&key.text, known.iter().map(String::as_str)))
-                })?;
-                let Value::Text(text) = &value.value else { return Err(format!("{at}.{}: expected one value", key.text)) };
-                rows[row].set(&mut config.clone(), text).map_err(|e| format!("{at}.{}: {e}", key.text))?;
-                let json = text.parse::<u64>().map_or_else(|_| Json::from(text.as_str()), Json::from);
-                differs.insert(key.text.clone(), json);
-            }
-            let differs = serde_json::from_value(Json::Object(differs))
-                .map_err(|e| format!("line {}: limits of tenant {:?}: {e}", limits.line, tenant.text))?;
-            config.sections.limits.tenants.insert(tenant.text.clone(), differs);
-        }
-        Ok(())
-    }
-
-    /// Writes the mapping as it stands below `limits:`; nothing if it is empty.
-    pub fn to_yaml(config: &Config) -> String {
-        let tenants = &config.sections.limits.tenants;
-        let mut out = if tenants.is_empty() { String::new() } else { "  tenants:\n".to_owned() };
-        for (tenant, differs) in tenants {
-            out.push_str(&format!("    {}:\n", quote(tenant)));
-            if let Ok(Json::Object(differs)) = serde_json::to_value(differs) {
-                for (key, value) in differs {
-                    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                    out.push_str(&format!("      {key}: {}\n", quote(&text)));
-                }
-            }
-        }
-        out
-    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use isobar_ingest::units;
 
+use super::yaml::{self, Node};
 use super::{Config, LogFormat, LogLevel, Roles};
 
 /// Prefix of environment variables.
@@ -25,8 +26,11 @@ pub enum Kind {
     Text,
     /// Texts, with commas between them or as a YAML list.
     List,
+    /// YAML with a shape of its own; a flag holds it on one line.
+    Tree,
 }
 
+type SetTree = Box<dyn Fn(&mut Config, &Node) -> Result<(), String> + Send + Sync>;
 type Set = Box<dyn Fn(&mut Config, &str) -> Result<(), String> + Send + Sync>;
 type Get = Box<dyn Fn(&Config) -> String + Send + Sync>;
 
@@ -41,6 +45,7 @@ pub struct Setting {
     /// What the value looks like.
     pub kind: Kind,
     set: Set,
+    set_tree: Option<SetTree>,
     get: Get,
 }
 
@@ -61,6 +66,14 @@ impl Setting {
     /// Why the text is not a value of this setting.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         (self.set)(config, text)
+    }
+
+    /// Reads a node of the file, if the setting has a shape of its own.
+    ///
+    /// # Errors
+    /// Line, and why the node is not a value of this setting.
+    pub fn set_tree(&self, config: &mut Config, node: &Node) -> Option<Result<(), String>> {
+        self.set_tree.as_ref().map(|set| set(config, node))
     }
 
     /// The value as [`Setting::set`] would read it.
@@ -84,7 +97,7 @@ pub fn table() -> Vec<Setting> {
         row(
             "roles",
             "LIST",
-            "Which parts run in this process: all, or some of ingest and query.",
+            "Which parts run in this process: all, or some of ingest, query and compact.",
             Kind::List,
             |c| &mut c.roles,
             Roles::parse,
@@ -167,8 +180,32 @@ pub fn row<T: 'static>(
             *field(config) = parse(text)?;
             Ok(())
         }),
+        set_tree: None,
         // The accessor needs `&mut`, so that one closure serves both ways; a configuration is small and rarely shown.
         get: Box::new(move |config| show(field(&mut config.clone()))),
+    }
+}
+
+/// A row whose value is YAML.
+pub fn tree<T: 'static>(
+    key: &'static str,
+    value_name: &'static str,
+    help: &'static str,
+    field: fn(&mut Config) -> &mut T,
+    read: fn(&Node) -> Result<T, String>,
+    show: fn(&T) -> String,
+) -> Setting {
+    Setting {
+        kind: Kind::Tree,
+        set: Box::new(move |config, text| {
+            *field(config) = read(&yaml::parse(text)?)?;
+            Ok(())
+        }),
+        set_tree: Some(Box::new(move |config, node| {
+            *field(config) = read(node)?;
+            Ok(())
+        })),
+        ..row(key, value_name, help, Kind::Tree, field, |_| Err(String::new()), show)
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use chrono::{DateTime, SecondsFormat};
 use isobar_block::{TenantId, time};
-use isobar_ingest::{Ingester, ReplayProgress};
+use isobar_compactor::TenantRules;
+use isobar_ingest::{Ingester, ReplayProgress, units};
 use isobar_query::http::{BuildInfo, HeadInfo, RuntimeInfo, StatusProvider, WalReplay};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
@@ -57,7 +58,7 @@ impl StatusProvider for Facts {
                 .map_or(0, |registry| exposition::value(&exposition::gather(registry), "isobar_wal_replay_damage_total")),
             thread_count: procfs::process::Process::myself().and_then(|p| p.stat()).map_or(0, |s| s.num_threads.unsigned_abs()),
             processors: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
-            storage_retention: "unlimited".to_owned(),
+            storage_retention: retention(&self.live.read().config.sections.rules),
         }
     }
 
@@ -85,6 +86,13 @@ impl StatusProvider for Facts {
         let (min, max, current) = self.progress.get();
         WalReplay { min, max, current }
     }
+}
+
+/// How long raw samples are kept by default, as Prometheus says it.
+fn retention(rules: &TenantRules) -> String {
+    let limits = [rules.raw_retention.map(units::format_duration), rules.max_bytes.map(units::format_bytes)];
+    let limits: Vec<String> = limits.into_iter().flatten().collect();
+    if limits.is_empty() { "unlimited".to_owned() } else { limits.join(" or ") }
 }
 
 fn rfc3339(at_ms: i64) -> String {

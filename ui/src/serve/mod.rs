@@ -4,7 +4,10 @@
 //! parts are ready before the front lets requests through; at the end requests are finished first, then the heads are
 //! flushed, then the process ends.
 
+mod admin;
 mod auth;
+mod block_status;
+mod compaction;
 mod exposition;
 mod facts;
 mod front;
@@ -12,7 +15,9 @@ mod host;
 mod listen;
 mod metrics;
 mod operate;
+mod params;
 mod parts;
+mod refusal;
 mod self_scrape;
 mod start_page;
 mod status;
@@ -171,7 +176,8 @@ async fn open(config: &Config, registry: &mut Registry, facts: Facts) -> anyhow:
 
 /// All routes behind the front.
 fn routes(shared: &Shared) -> Router {
-    let own: Router = start_page::routes().merge(operate::routes()).with_state(shared.clone());
+    let own: Router =
+        start_page::routes().merge(operate::routes()).merge(admin::routes()).merge(block_status::routes()).with_state(shared.clone());
     let all = own.merge(shared.parts.routes(&shared.config()));
     all.layer(axum::middleware::from_fn_with_state(shared.metrics.clone(), metrics::track))
 }
@@ -203,6 +209,7 @@ async fn stop_in_order(
 ) -> anyhow::Result<()> {
     tracing::info!("stopping: finishing requests");
     shared.front.set_phase(Phase::Stopping);
+    shared.parts.cancel_compaction();
     hangups.abort();
     handle.graceful_shutdown(Some(config.web.grace_period));
     if let Err(error) = server.await.map_err(anyhow::Error::from).and_then(|ended| ended) {
@@ -229,7 +236,7 @@ impl State {
     }
 
     /// Reads the configuration again and puts in force what can change while running: users, certificates, headers, limits
-    /// of tenants, the log level. Nothing changes if anything is wrong.
+    /// and rules of tenants, the log level. Nothing changes if anything is wrong.
     ///
     /// # Errors
     /// What is wrong.
@@ -244,7 +251,10 @@ impl State {
     }
 
     fn try_reload(&self) -> anyhow::Result<()> {
-        let loaded = self.inputs.load()?;
+        let mut loaded = self.inputs.load()?;
+        // The port stays open where it is: what may be done there is judged by that, not by what the file says now.
+        loaded.config.web.listen_address.clone_from(&self.config().web.listen_address);
+        loaded.config.validate()?;
         let web = WebFile::load(loaded.config.web.config_file.as_deref())?;
         match (&web.tls, &self.tls_config) {
             (Some(tls), Some(running)) => running.reload_from_config(Arc::new(listen::tls_config(tls)?)),
@@ -254,7 +264,7 @@ impl State {
         self.front.auth().replace(web.users);
         self.front.set_headers(&web.headers);
         logging::set_level(loaded.config.log.level);
-        self.parts.set_limits(&loaded.config);
+        self.parts.set_rules(&loaded.config);
         *self.live.write() = Arc::new(loaded);
         Ok(())
     }

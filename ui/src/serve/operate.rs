@@ -1,4 +1,4 @@
-//! Routes for operators: metrics, reload, quit, flush, the description of the API.
+//! Routes for operators: metrics, reload, quit, the description of the API. What changes data is in `admin`.
 
 use axum::Router;
 use axum::extract::State;
@@ -16,7 +16,6 @@ pub fn routes() -> Router<Shared> {
         .route("/metrics", get(metrics))
         .route("/-/reload", post(reload).put(reload))
         .route("/-/quit", post(quit).put(quit))
-        .route("/api/v1/admin/tsdb/flush", post(flush).put(flush))
         .route("/api/v1/status/store", get(status::store))
         .route("/api/v1/openapi.yaml", get(|| async { ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI) }))
 }
@@ -56,19 +55,4 @@ async fn quit(State(shared): State<Shared>) -> Response {
 
 fn lifecycle_is_off() -> Response {
     (StatusCode::FORBIDDEN, "Lifecycle API is not enabled; start with --web.enable-lifecycle.\n").into_response()
-}
-
-/// Cuts the heads into blocks and uploads them, and answers when these can be read.
-async fn flush(State(shared): State<Shared>) -> Response {
-    if !shared.config().web.enable_admin_api {
-        return error(StatusCode::FORBIDDEN, "unavailable", "admin APIs disabled; start with --web.enable-admin-api");
-    }
-    match shared.flush().await {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &format!("{reason:#}")),
-    }
-}
-
-fn error(status: StatusCode, kind: &str, reason: &str) -> Response {
-    (status, axum::Json(serde_json::json!({"status": "error", "errorType": kind, "error": reason}))).into_response()
 }

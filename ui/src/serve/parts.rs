@@ -1,11 +1,14 @@
-//! The parts of the server that other crates own, put together by role: blocks, ingester, query engine.
+//! The parts of the server that other crates own, put together by role: blocks, ingester, query engine, compactor.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use isobar_block::{BlockStore, TenantId};
+use isobar_block::{BlockStore, CatalogState, Matcher, TenantId, TimeRange};
+use isobar_compactor::compactor::Status;
+use isobar_compactor::config::LiveRules;
+use isobar_compactor::{TenantRules, delete};
 use isobar_ingest::Ingester;
 use isobar_ingest::decoded::WriteSink;
 use isobar_ingest::http::HttpState;
@@ -17,7 +20,9 @@ use object_store::ObjectStore;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::compaction::{Compaction, Run};
 use super::facts::Facts;
+use super::refusal::Refusal;
 use super::storage::BlocksAndHeads;
 use crate::config::Config;
 
@@ -35,6 +40,8 @@ pub struct Parts {
     blocks: BlockStore,
     ingest: Option<Ingest>,
     api: Option<Api>,
+    compaction: Option<Compaction>,
+    rules: LiveRules,
     counts: BlockCounts,
     default_tenant: TenantId,
 }
@@ -53,6 +60,7 @@ impl Parts {
     pub async fn open(config: &Config, store: Arc<dyn ObjectStore>, registry: &mut Registry, mut facts: Facts) -> anyhow::Result<Self> {
         let sections = &config.sections;
         let blocks = BlockStore::new(store, sections.blocks.clone());
+        let rules = LiveRules::new(config.rules());
         let counts = BlockCounts::register(registry);
         let ingest = if config.roles.ingest {
             let limits = LiveLimits::new(sections.limits.clone());
@@ -67,13 +75,15 @@ impl Parts {
             None
         };
         facts.ingester = ingest.as_ref().map(|i| Arc::clone(&i.ingester));
-        let api = if config.roles.query { Some(api(config, &blocks, facts)?) } else { None };
+        let api = if config.roles.query { Some(api(config, &blocks, &rules, facts)?) } else { None };
         if let Some(api) = &api {
             api.register(registry);
         }
         let default_tenant = TenantId::new(&sections.tenancy.default_tenant)?;
         counts.clone().start(blocks.clone());
-        Ok(Self { blocks, ingest, api, counts, default_tenant })
+        let compaction =
+            config.roles.compact.then(|| Compaction::start(sections.compactor.clone(), rules.clone(), blocks.clone(), registry));
+        Ok(Self { blocks, ingest, api, compaction, rules, counts, default_tenant })
     }
 
     /// Routes of the parts.
@@ -105,11 +115,12 @@ impl Parts {
         Some((sink, self.default_tenant.clone()))
     }
 
-    /// Puts other limits of tenants in force.
-    pub fn set_limits(&self, config: &Config) {
+    /// Puts other limits and rules of tenants in force.
+    pub fn set_rules(&self, config: &Config) {
         if let Some(ingest) = &self.ingest {
             ingest.limits.replace(config.sections.limits.clone());
         }
+        self.rules.replace(config.rules());
     }
 
     /// Cuts the heads into blocks.
@@ -124,8 +135,58 @@ impl Parts {
         Ok(())
     }
 
-    /// Stops in order: what is in the heads goes into blocks, or else stays in the log for the next start.
+    /// Hides the samples of series from now on. What is in the heads goes into blocks first, so that it is hidden too.
+    ///
+    /// # Errors
+    /// If there are no heads in this process, or the store fails; nothing is hidden then.
+    pub async fn delete_series(&self, tenant: &TenantId, selectors: Vec<Vec<Matcher>>, range: TimeRange) -> Result<(), Refusal> {
+        self.flush().await.map_err(|reason| Refusal::unavailable(format!("heads were not flushed, nothing was deleted: {reason:#}")))?;
+        let tombstone = delete::delete_series(&self.blocks, tenant, selectors, range).await?;
+        tracing::info!(%tenant, tombstone = %tombstone.id, "series were deleted");
+        Ok(())
+    }
+
+    /// Does all that is due for a tenant's blocks.
+    ///
+    /// # Errors
+    /// Without the role `compact`, or if another such run has not ended.
+    pub fn compact_now(&self, tenant: TenantId) -> Result<Run, Refusal> {
+        self.compaction
+            .as_ref()
+            .ok_or_else(|| Refusal::unavailable("this process runs without the role compact; ask one that has it"))?
+            .run_now(tenant)
+    }
+
+    /// What the compactor of this process is doing; `None` without the role `compact`.
+    pub fn compactor_status(&self) -> Option<Status> {
+        self.compaction.as_ref().map(|compaction| compaction.compactor().status())
+    }
+
+    /// The rules of a tenant that are in force.
+    pub fn rules_of(&self, tenant: &TenantId) -> TenantRules {
+        self.rules.of(tenant)
+    }
+
+    /// The tenant's catalog as it is in the store now.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn catalog_state(&self, tenant: &TenantId) -> Result<Arc<CatalogState>, Refusal> {
+        Ok(self.blocks.catalog(tenant).await?.refresh().await?)
+    }
+
+    /// Ends what the compactor does, so that requests that wait for it are answered.
+    pub fn cancel_compaction(&self) {
+        if let Some(compaction) = &self.compaction {
+            compaction.cancel();
+        }
+    }
+
+    /// Stops in order: the compactor, then what is in the heads goes into blocks, or else stays in the log for the next start.
     pub async fn shutdown(&self) {
+        if let Some(compaction) = &self.compaction {
+            compaction.shutdown().await;
+        }
         let Some(ingest) = &self.ingest else { return };
         match ingest.ingester.shutdown().await {
             Ok(report) => tracing::info!(blocks = report.blocks, samples = report.samples, "heads are in blocks"),
@@ -134,10 +195,10 @@ impl Parts {
     }
 }
 
-fn api(config: &Config, blocks: &BlockStore, facts: Facts) -> anyhow::Result<Api> {
+fn api(config: &Config, blocks: &BlockStore, rules: &LiveRules, facts: Facts) -> anyhow::Result<Api> {
     let sections = &config.sections;
     let engine = Arc::new(Engine::new(sections.engine.clone())?);
-    let storage = Arc::new(BlocksAndHeads { blocks: blocks.clone(), ingester: facts.ingester.clone() });
+    let storage = Arc::new(BlocksAndHeads { blocks: blocks.clone(), ingester: facts.ingester.clone(), rules: rules.clone() });
     let tenancy = sections.tenancy.clone();
     let tenant_of = Arc::new(move |headers: &axum::http::HeaderMap| tenancy.of_request(headers));
     Ok(Api::new(engine, storage, Arc::new(facts), tenant_of, sections.api.clone()))

@@ -30,6 +30,8 @@ pub struct Store {
     pub blocks: u64,
     /// Their size, rounded.
     pub size_text: String,
+    /// How much of it is due for compaction, and what is damaged, as of the compactor of this process.
+    pub backlog_text: String,
     /// Since when the process runs.
     pub uptime_text: String,
 }
@@ -46,8 +48,22 @@ impl Store {
             samples_per_second: shared.rate.of(now("isobar_head_samples_appended_total"), Instant::now()),
             blocks: now("isobar_blocks"),
             size_text: rounded_size(now("isobar_blocks_size_bytes")),
+            backlog_text: backlog_text(
+                shared.parts.compactor_status().is_some(),
+                now("isobar_compactor_backlog_bytes"),
+                now("isobar_compactor_quarantined_blocks"),
+            ),
             uptime_text: format_duration(uptime),
         }
+    }
+}
+
+fn backlog_text(compacts: bool, backlog_bytes: u64, quarantined: u64) -> String {
+    match (compacts, quarantined) {
+        (false, _) => "–".to_owned(),
+        (true, 0) => rounded_size(backlog_bytes),
+        (true, 1) => format!("{}; 1 block is damaged", rounded_size(backlog_bytes)),
+        (true, n) => format!("{}; {n} blocks are damaged", rounded_size(backlog_bytes)),
     }
 }
 
@@ -87,6 +103,7 @@ pub async fn store(State(shared): State<Shared>) -> Json<Value> {
             "samplesPerSecond": now.samples_per_second,
             "blocks": now.blocks,
             "sizeText": now.size_text,
+            "backlogText": now.backlog_text,
             "uptimeText": now.uptime_text,
         }
     }))
@@ -141,6 +158,18 @@ mod tests {
         assert!(!shown.contains("hidden") && !shown.contains(&hash), "{shown}");
         let flags = flags(&loaded);
         assert!(flags["web.config.file"].ends_with("web.yml") && flags["query.max-samples"] == "50000000", "{flags:?}");
+    }
+
+    #[test]
+    fn the_backlog_is_for_people() {
+        for (compacts, bytes, quarantined, expected) in [
+            (false, 5, 0, "–"),
+            (true, 0, 0, "0 B"),
+            (true, 2048, 1, "2.00 KiB; 1 block is damaged"),
+            (true, 0, 2, "0 B; 2 blocks are damaged"),
+        ] {
+            assert_eq!(backlog_text(compacts, bytes, quarantined), expected);
+        }
     }
 
     #[test]

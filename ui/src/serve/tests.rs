@@ -122,7 +122,8 @@ async fn metrics_have_conventional_names() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_things_is_off_until_it_is_turned_on() {
     let server = Server::start(&[]).await;
-    for path in ["/-/reload", "/-/quit", "/api/v1/admin/tsdb/flush"] {
+    let admin = ["flush", "delete_series", "clean_tombstones", "compact"].map(|name| format!("/api/v1/admin/tsdb/{name}"));
+    for path in ["/-/reload", "/-/quit"].into_iter().chain(admin.iter().map(String::as_str)) {
         assert_eq!(server.send("POST", path, &[]).await.status(), 403, "{path}");
         assert_eq!(server.send("GET", path, &[]).await.status(), 405, "{path}");
     }
@@ -132,6 +133,67 @@ async fn what_changes_things_is_off_until_it_is_turned_on() {
     let mut stop = server.shared.stop.subscribe();
     assert_eq!(server.send("PUT", "/-/quit", &[]).await.status(), 200);
     assert!(*stop.borrow_and_update());
+    server.shared.parts.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_api_says_what_is_wrong() {
+    let server = Server::start(&[("web.enable-admin-api", "true")]).await;
+    let delete = "/api/v1/admin/tsdb/delete_series";
+    for (path, headers, part) in [
+        (delete.to_owned(), vec![], "no match[] parameter provided"),
+        (format!("{delete}?match[]=%7B%7D"), vec![], "must contain at least one non-empty matcher"),
+        (format!("{delete}?match[]=up["), vec![], "parse error"),
+        (format!("{delete}?match[]=up&start=x"), vec![], "invalid parameter \"start\": cannot parse \"x\" to a valid timestamp"),
+        (format!("{delete}?match[]=up&start=2&end=1"), vec![], "end timestamp must not be before start time"),
+        (format!("{delete}?match[]=up"), vec![("x-scope-orgid", "a/b")], "is not a tenant name"),
+        ("/api/v1/admin/tsdb/compact?wait=perhaps".to_owned(), vec![], "neither true nor false"),
+    ] {
+        let response = server.send("POST", &path, &headers).await;
+        assert_eq!(response.status(), 400, "{path}");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("is read");
+        let body: serde_json::Value = serde_json::from_slice(&bytes).expect("is JSON");
+        assert_eq!((&body["status"], &body["errorType"]), (&"error".into(), &"bad_data".into()), "{body}");
+        assert!(body["error"].as_str().is_some_and(|e| e.contains(part)), "{path}: {body}");
+    }
+    for method in ["POST", "PUT"] {
+        assert_eq!(server.send(method, &format!("{delete}?match[]=up&start=1&end=2"), &[]).await.status(), 204);
+        assert_eq!(server.send(method, "/api/v1/admin/tsdb/clean_tombstones", &[]).await.status(), 204);
+        assert_eq!(server.send(method, "/api/v1/admin/tsdb/compact", &[]).await.status(), 200);
+    }
+    assert_eq!(server.send("POST", "/api/v1/admin/tsdb/compact?wait=false", &[]).await.status(), 202);
+    let form = Request::post(delete).header("content-type", "application/x-www-form-urlencoded").body(Body::from("match[]=up&end=5"));
+    assert_eq!(server.front.handle(form.expect("is a request")).await.status(), 204);
+    server.shared.parts.shutdown().await;
+    let late = server.send("POST", "/api/v1/admin/tsdb/compact", &[]).await;
+    assert_eq!(late.status(), 503, "what has been cancelled starts nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_needs_its_role_and_status_does_not() {
+    let server = Server::start(&[("web.enable-admin-api", "true"), ("roles", "ingest,query")]).await;
+    for path in ["compact", "clean_tombstones"] {
+        let response = server.send("POST", &format!("/api/v1/admin/tsdb/{path}"), &[]).await;
+        assert_eq!(
+            (response.status(), response.headers().contains_key("retry-after")),
+            (503.try_into().expect("a status"), true),
+            "{path}"
+        );
+    }
+    let status: serde_json::Value =
+        serde_json::from_str(&server.text("/api/v1/status/compactor", &[("x-scope-orgid", "team-a")]).await).expect("is JSON");
+    let data = &status["data"];
+    assert_eq!((&data["tenant"], &data["compactor"]), (&"team-a".into(), &serde_json::Value::Null), "{status}");
+    for list in ["plan", "tiers", "tombstones", "quarantined"] {
+        assert_eq!(data[list], serde_json::json!([]), "{list}");
+    }
+    assert_eq!(server.text("/api/v1/status/tsdb/blocks", &[]).await, r#"{"data":{"blocks":[]},"status":"success"}"#);
+    assert_eq!(server.send("GET", "/api/v1/status/tsdb/blocks", &[("x-scope-orgid", "a/b")]).await.status(), 400);
+    server.shared.parts.shutdown().await;
+
+    let server = Server::start(&[("web.enable-admin-api", "true"), ("roles", "query,compact")]).await;
+    let response = server.send("POST", "/api/v1/admin/tsdb/delete_series?match[]=up", &[]).await;
+    assert_eq!(response.status(), 503, "there are no heads here that could be flushed");
     server.shared.parts.shutdown().await;
 }
 
@@ -155,7 +217,10 @@ async fn every_described_path_is_served() {
 async fn a_reload_changes_all_or_nothing() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let file = folder.path().join("isobar.yml");
-    let write = |series: &str| std::fs::write(&file, format!("limits: {{max_active_series: {series}}}\n")).expect("written");
+    let write = |series: &str| {
+        let text = format!("limits: {{max_active_series: {series}}}\ntenants: {{a: {{retention: {{raw: {series}d}}}}}}\n");
+        std::fs::write(&file, text).expect("written");
+    };
     write("5");
     let server = Server::start_with(Some(file.clone()), &[]).await;
     let limit = || server.shared.config().sections.limits.defaults.max_active_series;
@@ -163,10 +228,26 @@ async fn a_reload_changes_all_or_nothing() {
     write("6");
     server.shared.reload().await.expect("is valid");
     assert_eq!(limit(), 6);
+    let tenant = isobar_block::TenantId::new("a").expect("valid");
+    let retention = || server.shared.parts.rules_of(&tenant).raw_retention;
+    assert_eq!(retention(), Some(std::time::Duration::from_secs(6 * 86_400)));
     write("many");
     let error = server.shared.reload().await.expect_err("is not valid").to_string();
     assert!(error.contains("line 1: limits.max_active_series"), "{error}");
-    assert_eq!(limit(), 6);
+    assert_eq!((limit(), retention()), (6, Some(std::time::Duration::from_secs(6 * 86_400))));
     let metrics = server.text("/metrics", &[]).await;
     assert!(metrics.contains("isobar_config_last_reload_successful 0\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_does_not_give_the_admin_api_to_the_network() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("isobar.yml");
+    std::fs::write(&file, "web: {listen_address: '0.0.0.0:9292'}\n").expect("written");
+    let server = Server::start_with(Some(file.clone()), &[]).await;
+    // The port that is open stays that of the network, whatever the file says now.
+    std::fs::write(&file, "web: {listen_address: '127.0.0.1:9292', enable_admin_api: true}\n").expect("written");
+    let error = server.shared.reload().await.expect_err("there are no users").to_string();
+    assert!(error.contains("web.enable-admin-api with web.listen-address 0.0.0.0:9292"), "{error}");
+    assert_eq!(server.send("POST", "/api/v1/admin/tsdb/flush", &[]).await.status(), 403);
 }

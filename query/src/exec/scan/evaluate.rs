@@ -8,12 +8,12 @@ use isobar_block::{LabelsRef, SampleBuf};
 
 use super::{Param, ScanFunction, ScanSpec};
 use crate::exec::cells::{Cell, HISTOGRAM, is_histogram};
-use crate::exec::chunk::ABSENT;
+use crate::exec::chunk::{ABSENT, present};
 use crate::exec::context::QueryContext;
 use crate::exec::format::go_float;
 use crate::exec::range_histograms::{self, Mixed};
 use crate::kernel::histogram::FloatHistogram;
-use crate::kernel::{self, Params, RangeFn, Scratch, WindowPlan, instant};
+use crate::kernel::{self, Params, RangeFn, Scratch, WindowPlan, WindowSpec, instant};
 use crate::promql::ast::RangeMode;
 
 /// Samples after which a batch ends early, so that long series do not delay cancellation.
@@ -21,6 +21,10 @@ pub(super) const MAX_BATCH_SAMPLES: usize = 300_000;
 
 /// Window plans that are kept. Each is needed for all series of one scrape target.
 const MAX_WINDOW_PLANS: usize = 1024;
+
+/// Samples of a counter's bucket are at most so far apart (see [`isobar_block::Aggregate::Counter`]); they tell nothing of the
+/// speed at which it grows.
+const MAX_BUCKET_SAMPLES_MS: i64 = 10;
 
 /// Endings of names of counters.
 const COUNTER_ENDINGS: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
@@ -37,13 +41,24 @@ pub(super) struct Evaluator {
     masked: Vec<f64>,
     /// The metric name that was looked at last.
     noted: Option<String>,
+    /// Evaluates wider windows, and how much of their results counts.
+    widened: Option<Box<(Evaluator, f64)>>,
+    wide: Vec<f64>,
+    weights: Vec<f64>,
 }
 
 impl Evaluator {
     pub(super) fn new(spec: Arc<ScanSpec>, query: Arc<QueryContext>) -> Self {
+        let widened = spec.widened_ms.map(|range_ms| {
+            let wide = ScanSpec { windows: WindowSpec { range_ms, ..spec.windows }, widened_ms: None, ..(*spec).clone() };
+            Box::new((Self::new(Arc::new(wide), Arc::clone(&query)), amount_share(&spec, range_ms)))
+        });
         Self {
             spec,
             query,
+            widened,
+            wide: Vec::new(),
+            weights: Vec::new(),
             first: Vec::new(),
             second: Vec::new(),
             scratch: Scratch::default(),
@@ -56,6 +71,9 @@ impl Evaluator {
 
     /// Sets the scalar arguments; `inputs` are those that were computed.
     pub(super) fn set_inputs(&mut self, inputs: Vec<Vec<f64>>) {
+        if let Some(widened) = &mut self.widened {
+            widened.0.set_inputs(inputs.clone());
+        }
         let ScanFunction::Range(call) = &self.spec.function else {
             return;
         };
@@ -69,9 +87,65 @@ impl Evaluator {
         if samples.is_empty() {
             return Vec::new();
         }
+        let cells = self.evaluate_windows(samples, labels, out);
+        match self.widened.take() {
+            None => cells,
+            Some(mut widened) => {
+                let cells = self.fill_gaps(&mut widened, samples, labels, cells, out);
+                self.widened = Some(widened);
+                cells
+            }
+        }
+    }
+
+    /// Adds results of the wider windows at steps that have none.
+    fn fill_gaps(
+        &mut self,
+        widened: &mut (Self, f64),
+        samples: &SampleBuf,
+        labels: LabelsRef<'_>,
+        mut cells: Vec<Cell>,
+        out: &mut [f64],
+    ) -> Vec<Cell> {
+        if matches!(&self.spec.function, ScanFunction::Range(call) if matches!(call.function, RangeFn::Rate | RangeFn::Increase)) {
+            let plan = self.window_plan(samples);
+            let ts = &samples.timestamps;
+            for (step, (lo, hi)) in plan.windows().iter().enumerate().filter(|(_, (lo, hi))| lo < hi) {
+                if ts[hi - 1] - ts[lo] <= MAX_BUCKET_SAMPLES_MS {
+                    out[step] = ABSENT;
+                }
+            }
+            cells.retain(|cell| present(out[cell.step as usize]));
+        }
+        if out.iter().all(|v| present(*v)) {
+            return cells;
+        }
+        let (evaluator, share) = widened;
+        self.wide.clear();
+        self.wide.resize(out.len(), ABSENT);
+        let more = evaluator.evaluate_windows(samples, labels, &mut self.wide);
+        for mut cell in more.into_iter().filter(|cell| !present(out[cell.step as usize])) {
+            if *share != 1.0 {
+                Arc::make_mut(&mut cell.histogram).scale(*share);
+            }
+            cells.push(cell);
+        }
+        cells.sort_by_key(|cell| cell.step);
+        for (out, wide) in out.iter_mut().zip(&self.wide).filter(|(out, wide)| !present(**out) && present(**wide)) {
+            *out = if is_histogram(*wide) { *wide } else { *wide * *share };
+        }
+        cells
+    }
+
+    fn evaluate_windows(&mut self, samples: &SampleBuf, labels: LabelsRef<'_>, out: &mut [f64]) -> Vec<Cell> {
         let plan = self.window_plan(samples);
         if samples.histograms.is_empty() {
-            self.evaluate_floats(&samples.timestamps, &samples.values, &plan, out);
+            self.evaluate_floats(&samples.timestamps, &samples.values, &samples.counts, &plan, out);
+            return Vec::new();
+        }
+        if !samples.counts.is_empty() && self.is_count() {
+            // Histograms count like floats.
+            self.evaluate_floats(&samples.timestamps, &samples.values, &samples.counts, &plan, out);
             return Vec::new();
         }
         let mut values = std::mem::take(&mut self.masked);
@@ -80,7 +154,11 @@ impl Evaluator {
         cells
     }
 
-    fn evaluate_floats(&mut self, ts: &[i64], values: &[f64], plan: &WindowPlan, out: &mut [f64]) {
+    fn is_count(&self) -> bool {
+        matches!(&self.spec.function, ScanFunction::Range(call) if call.function == RangeFn::CountOverTime)
+    }
+
+    fn evaluate_floats(&mut self, ts: &[i64], values: &[f64], counts: &[u32], plan: &WindowPlan, out: &mut [f64]) {
         let spec = &*self.spec;
         match &spec.function {
             ScanFunction::Instant if spec.windows.mode == RangeMode::Smoothed => {
@@ -88,6 +166,10 @@ impl Evaluator {
             }
             ScanFunction::Instant => instant::instant_with(plan.windows(), values, out),
             ScanFunction::Timestamp | ScanFunction::InfoTimestamp => instant::timestamp_with(plan.windows(), ts, values, out),
+            ScanFunction::Range(call) if !counts.is_empty() && kernel::counts_matter(call.function) => {
+                fill_weights(spec, ts, counts, &mut self.weights);
+                kernel::range_of_means(call.function, values, &self.weights, plan, out);
+            }
             ScanFunction::Range(call) => {
                 let params = Params { first: &self.first, second: &self.second, eval: spec.eval };
                 kernel::range(call.function, &params, ts, values, plan, &mut self.scratch, out);
@@ -116,7 +198,7 @@ impl Evaluator {
         for (i, _) in &histograms {
             values[*i as usize] = if by_step { HISTOGRAM } else { ABSENT };
         }
-        self.evaluate_floats(&samples.timestamps, values, plan, out);
+        self.evaluate_floats(&samples.timestamps, values, &samples.counts, plan, out);
         match &spec.function {
             ScanFunction::Range(call) => {
                 let mixed = Mixed { timestamps: &samples.timestamps, values, histograms: &histograms, metric: labels.metric_name() };
@@ -180,6 +262,36 @@ impl Evaluator {
             }
             _ => {}
         }
+    }
+}
+
+/// Fills `weights` with how many samples each mean adds to a window. Of a bucket that is longer than the window, which is only
+/// read where nothing finer is left, that is a part.
+fn fill_weights(spec: &ScanSpec, ts: &[i64], counts: &[u32], weights: &mut Vec<f64>) {
+    weights.clear();
+    weights.extend(counts.iter().map(|n| f64::from(*n)));
+    if !spec.selection.is_too_coarse() {
+        return;
+    }
+    let (resolution_ms, range_ms) = (spec.selection.resolution_ms(), spec.windows.range_ms);
+    for (i, weight) in weights.iter_mut().enumerate().filter(|(_, weight)| **weight > 1.0) {
+        // There may be buckets of several lengths; the distance of samples tells them apart.
+        let neighbour = if i > 0 { i - 1 } else { 1 };
+        let distance_ms = ts.get(neighbour).map_or(resolution_ms, |t| (t - ts[i]).abs().clamp(1, resolution_ms));
+        *weight *= (range_ms as f64 / distance_ms as f64).min(1.0);
+    }
+}
+
+/// How much of a result over `wide_ms` counts for the range that was asked for: amounts grow with the range.
+fn amount_share(spec: &ScanSpec, wide_ms: i64) -> f64 {
+    let ScanFunction::Range(call) = &spec.function else {
+        return 1.0;
+    };
+    match call.function {
+        RangeFn::Increase | RangeFn::Delta | RangeFn::Changes | RangeFn::Resets | RangeFn::SumOverTime | RangeFn::CountOverTime => {
+            call.range_ms as f64 / wide_ms as f64
+        }
+        _ => 1.0,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Reads the series of a partition in label order, from several sets at once: a series that is in several sets comes out
 //! once, with all of its samples. Loads run ahead of reading, on the runtime for IO.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use isobar_block::{LabelsRef, SampleBuf, SeriesRun, SeriesSet, TimeRange, Timestamps};
+use isobar_block::merge::Join;
+use isobar_block::{LabelsRef, SampleBuf, SeriesRun, SeriesSet, TimeRange};
 use smallvec::SmallVec;
 use tokio::task::JoinHandle;
 
@@ -16,9 +16,6 @@ use crate::result::{Error, Result};
 
 /// Rows that are loaded at a time. Twice as many are in memory in their encoded form.
 const LOAD_ROWS: usize = 4096;
-
-/// Merged timestamp vectors that are remembered.
-const MAX_MERGED_TIMESTAMPS: usize = 4096;
 
 /// Splits the series of a selection into at most `count` disjoint ranges of labels of about equal size; each is a range of
 /// rows for each set.
@@ -65,8 +62,7 @@ pub struct SeriesReader {
     current: SmallVec<[usize; 4]>,
     samples: SampleBuf,
     other: SampleBuf,
-    spare: SampleBuf,
-    merged: HashMap<(u64, u64), Timestamps>,
+    join: Join,
     query: Arc<QueryContext>,
 }
 
@@ -94,8 +90,7 @@ impl SeriesReader {
             current: SmallVec::new(),
             samples: SampleBuf::default(),
             other: SampleBuf::default(),
-            spare: SampleBuf::default(),
-            merged: HashMap::new(),
+            join: Join::default(),
             query,
         }
     }
@@ -160,7 +155,7 @@ impl SeriesReader {
             let target = if nth == 0 { &mut self.samples } else { &mut self.other };
             self.cursors[*i].read(target)?;
             if nth > 0 {
-                merge(&mut self.samples, &mut self.other, &mut self.spare, &mut self.merged);
+                self.join.join(&mut self.samples, &mut self.other);
             }
         }
         let cursor = &self.cursors[self.current[0]];
@@ -235,71 +230,4 @@ impl Cursor {
         let run = self.run.as_mut().ok_or_else(|| Error::Internal("a series was read before it was loaded".into()))?;
         Ok(run.read(self.next, out)?)
     }
-}
-
-/// Merges `later` into `samples` by timestamp; of two samples at one timestamp that of `later` counts.
-fn merge(samples: &mut SampleBuf, later: &mut SampleBuf, spare: &mut SampleBuf, known: &mut HashMap<(u64, u64), Timestamps>) {
-    if later.is_empty() {
-        return;
-    }
-    if samples.is_empty() {
-        std::mem::swap(samples, later);
-        return;
-    }
-    if later.timestamps[later.len() - 1] < samples.timestamps[0] {
-        std::mem::swap(samples, later);
-    }
-    if samples.timestamps[samples.len() - 1] < later.timestamps[0] {
-        return append(samples, later, known);
-    }
-    spare.clear();
-    let mut times = Vec::with_capacity(samples.len() + later.len());
-    let (mut i, mut j, mut hist_i, mut hist_j) = (0, 0, 0, 0);
-    while i < samples.len() || j < later.len() {
-        let take_later = j < later.len() && (i >= samples.len() || later.timestamps[j] <= samples.timestamps[i]);
-        let (from, at, histograms, hist) =
-            if take_later { (&*later, j, &later.histograms, &mut hist_j) } else { (&*samples, i, &samples.histograms, &mut hist_i) };
-        while histograms.get(*hist).is_some_and(|(n, _)| (*n as usize) < at) {
-            *hist += 1;
-        }
-        if let Some((_, histogram)) = histograms.get(*hist).filter(|(n, _)| *n as usize == at) {
-            spare.histograms.push((spare.values.len() as u32, Arc::clone(histogram)));
-        }
-        let time = from.timestamps[at];
-        times.push(time);
-        spare.values.push(from.values[at]);
-        if take_later {
-            j += 1;
-            if i < samples.len() && samples.timestamps[i] == time {
-                i += 1;
-            }
-        } else {
-            i += 1;
-        }
-    }
-    spare.timestamps = Timestamps::unshared(times);
-    std::mem::swap(samples, spare);
-}
-
-/// [`merge`] where all of `later` comes after all of `samples`. The joined timestamps are remembered, so that the windows over
-/// them are computed once for all series of a scrape target.
-fn append(samples: &mut SampleBuf, later: &SampleBuf, known: &mut HashMap<(u64, u64), Timestamps>) {
-    let offset = samples.len() as u32;
-    let ids = (samples.timestamps.id(), later.timestamps.id());
-    let join = || samples.timestamps.iter().chain(later.timestamps.iter()).copied().collect();
-    let joined = if ids.0 == 0 || ids.1 == 0 {
-        Timestamps::unshared(join())
-    } else if let Some(joined) = known.get(&ids) {
-        joined.clone()
-    } else {
-        if known.len() >= MAX_MERGED_TIMESTAMPS {
-            known.clear();
-        }
-        let joined = Timestamps::shared(join());
-        known.insert(ids, joined.clone());
-        joined
-    };
-    samples.timestamps = joined;
-    samples.values.extend_from_slice(&later.values);
-    samples.histograms.extend(later.histograms.iter().map(|(i, h)| (i + offset, Arc::clone(h))));
 }

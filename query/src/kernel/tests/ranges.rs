@@ -4,7 +4,7 @@ use isobar_block::{is_stale, stale_nan};
 use proptest::prelude::*;
 
 use super::{assert_same, naive, same};
-use crate::kernel::{Params, RangeFn, Scratch, WindowPlan, WindowSpec, instant, range};
+use crate::kernel::{Params, RangeFn, Scratch, WindowPlan, WindowSpec, counts_matter, instant, range, range_of_means};
 use crate::promql::ast::RangeMode;
 use crate::result::Grid;
 
@@ -250,4 +250,29 @@ fn smoothed_selectors_interpolate() {
     let mut out = [0.0; 4];
     instant::smoothed(&ts, &values, &Grid { start_ms: -5000, step_ms: 10_000, len: 4 }, 300_000, &mut out);
     assert_same(&out, &[stale_nan(), 1.5, 2.5, 3.0], 0.0);
+}
+
+/// Means with weights give what the samples give that they are made of.
+#[test]
+fn means_stand_for_their_samples() {
+    let of = |f: RangeFn, samples: &[(i64, f64, f64)]| {
+        let ts: Vec<i64> = samples.iter().map(|s| s.0).collect();
+        let (values, weights): (Vec<f64>, Vec<f64>) = samples.iter().map(|s| (s.1, s.2)).unzip();
+        let spec = WindowSpec { grid: Grid { start_ms: 10, step_ms: 10, len: 3 }, range_ms: 20, lookback_ms: 5, mode: RangeMode::Plain };
+        let mut out = vec![0.0; 3];
+        range_of_means(f, &values, &weights, &WindowPlan::new(&ts, &spec), &mut out);
+        out
+    };
+    let samples = [(1, 2.0, 3.0), (11, stale_nan(), 1.0), (12, 5.0, 1.0), (29, -4.0, 2.0)];
+    assert_same(&of(RangeFn::CountOverTime, &samples), &[3.0, 4.0, 3.0], 0.0);
+    assert_same(&of(RangeFn::SumOverTime, &samples), &[6.0, 11.0, -3.0], 0.0);
+    assert_same(&of(RangeFn::AvgOverTime, &samples), &[2.0, 2.75, -1.0], 0.0);
+    assert_same(&of(RangeFn::AvgOverTime, &[(1, stale_nan(), 1.0)]), &[stale_nan(); 3], 0.0);
+    let large = [(1, 1e308, 10.0), (12, 1e307, 10.0)];
+    assert_same(&of(RangeFn::SumOverTime, &large), &[f64::INFINITY, f64::INFINITY, 1e308], 0.0);
+    let mean = of(RangeFn::AvgOverTime, &large)[1];
+    assert!((mean / 5.5e307 - 1.0).abs() < 1e-12, "{mean}");
+    // Compensated, as sums of samples are.
+    assert_eq!(of(RangeFn::SumOverTime, &[(1, 1e16, 3.0), (2, 1.0, 1.0), (3, -1e16, 3.0)])[0], 1.0);
+    assert!(ALL.into_iter().filter(|f| counts_matter(*f)).eq([RangeFn::AvgOverTime, RangeFn::SumOverTime, RangeFn::CountOverTime]));
 }

@@ -92,6 +92,7 @@
       at("rate").textContent = now.samplesPerSecond === null ? "–" : short(now.samplesPerSecond);
       at("blocks").textContent = now.blocks.toLocaleString();
       at("size").textContent = now.sizeText;
+      at("backlog").textContent = now.backlogText;
       at("uptime").textContent = now.uptimeText;
     } catch {
       at("state").textContent = "not answering";
