@@ -74,7 +74,7 @@ pub fn plan(blocks: &[Arc<BlockMeta>], readable: impl Fn(BlockId) -> bool, range
         let counts = |slice: &&Slice| match slice.choice {
             Choice::Raw | Choice::Lost(_) if block.resolution_ms == 0 => true,
             Choice::Raw => false,
-            Choice::Group(g) if block.resolution_ms == 0 => !groups[g].has_base && block.precedence_ms > groups[g].precedence_ms,
+            Choice::Group(g) if block.resolution_ms == 0 => !groups[g].has_base && is_news(block, groups[g].members.iter().copied()),
             Choice::Group(g) | Choice::Lost(g) => {
                 block.resolution_ms == groups[g].resolution_ms && groups[g].members.iter().any(|m| m.ulid == block.ulid)
             }
@@ -114,6 +114,16 @@ pub fn has_base<'a>(made: &[&Arc<BlockMeta>], raw: impl Iterator<Item = &'a Arc<
         deleted |= block.deletions_ms > deletions_ms;
     }
     found > 0 && found >= if deleted { needed / 2 } else { needed }
+}
+
+/// Whether a raw block may hold samples that the downsampled blocks in `made` do not stand for: it is newer, or it was
+/// neither read when they were made nor compacted from blocks that were. An import has a low precedence, and is news all the same.
+pub fn is_news<'a>(raw: &BlockMeta, made: impl Iterator<Item = &'a Arc<BlockMeta>> + Clone) -> bool {
+    let knows = |id: &BlockId| made.clone().any(|m| m.sources.contains(id));
+    let is_known = knows(&raw.ulid) || (!raw.sources.is_empty() && raw.sources.iter().all(knows));
+    // A block that does not say what it was made of is told by its age alone.
+    let tells = made.clone().any(|m| !m.sources.is_empty());
+    made.clone().all(|m| raw.precedence_ms > m.precedence_ms) || (tells && !is_known)
 }
 
 /// Deletions as blocks of a resolution have to obey them: a bucket of which a part is deleted is gone, because what is left of
@@ -161,7 +171,7 @@ impl Group<'_> {
         if self.is_damaged {
             return Vec::new();
         }
-        let is_late = |b: &&Arc<BlockMeta>| b.resolution_ms == 0 && b.precedence_ms > self.precedence_ms && b.overlaps(self.span);
+        let is_late = |b: &&Arc<BlockMeta>| b.resolution_ms == 0 && b.overlaps(self.span) && is_news(b, self.members.iter().copied());
         // Buckets with late samples are not right as a whole.
         let holes = blocks.iter().filter(is_late).map(|b| {
             let start_ms = b.min_time_ms.max(self.span.start_ms());

@@ -134,6 +134,9 @@ impl Downsampling {
     fn template(&self, inputs: &[Arc<BlockMeta>], span: crate::plan::Span, level: u32, resolution_ms: i64) -> WriterConfig {
         let window_ms = span.end_ms - span.start_ms + 1;
         let template = Rewrite::template(inputs, &self.state.tombstones, level, window_ms, self.created_ms);
-        WriterConfig { resolution_ms, writers: Vec::new(), ..template }
+        // Downsampled blocks that are merged or rewritten stand for the raw blocks that they were made of.
+        let raw = inputs.iter().filter(|b| b.resolution_ms > 0).flat_map(|b| b.sources.iter().copied());
+        let sources = template.sources.iter().copied().chain(raw).collect();
+        WriterConfig { resolution_ms, writers: Vec::new(), sources, ..template }
     }
 }

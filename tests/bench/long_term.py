@@ -9,6 +9,7 @@ Needs the release binary and the load generator of the bench kit (--loadgen). St
 exits with 1 if something does not hold that must hold.
 """
 import argparse
+import atexit
 import json
 import math
 import os
@@ -85,14 +86,15 @@ class Isobar:
         self.process = subprocess.Popen(
             [BINARY, "serve", f"--data={folder}/data", f"--web.listen-address=127.0.0.1:{port}", "--web.enable-admin-api",
              "--self-scrape.interval=0", "--log.level=warn", *args], stdout=self.log, stderr=self.log)
+        atexit.register(self.process.kill)
         for _ in range(600):
+            if self.process.poll() is not None:
+                sys.exit(f"isobar did not start; see {folder}/log")
             try:
                 urllib.request.urlopen(self.url + "/-/ready", timeout=5)
                 return
             except OSError:
                 time.sleep(0.05)
-                if self.process.poll() is not None:
-                    sys.exit(f"isobar did not start; see {folder}/log")
         sys.exit("isobar is not ready after 30 s")
 
     def post(self, path):

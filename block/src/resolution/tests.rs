@@ -269,3 +269,27 @@ async fn clipped_sets_lose_nothing_and_double_nothing_at_borders() {
     assert_eq!(buf.timestamps.id(), raw.timestamps.id(), "what is not cut is not copied");
     assert_eq!(Labels::empty().as_ref(), whole.labels(0));
 }
+
+#[test]
+fn an_import_is_news_in_spite_of_its_low_precedence() {
+    let raw = block(1, 0, (7, SPAN_MS - 8), 100, 1000);
+    let bucket = BlockMeta { sources: vec![raw.ulid], ..(*block(2, HOUR_MS, (7, SPAN_MS - 8), 100, 50)).clone() };
+    let import = block(3, 0, (5 * HOUR_MS, 6 * HOUR_MS), 1, 10);
+    let blocks = in_order(vec![raw.clone(), Arc::new(bucket.clone()), import.clone()]);
+    assert!(is_news(&import, [&Arc::new(bucket.clone())].into_iter()));
+    assert!(!is_news(&raw, [&Arc::new(bucket.clone())].into_iter()));
+    // The buckets in which the import has samples are answered raw, from all raw blocks.
+    let planned = all(&blocks, HOUR_MS);
+    let hole = range(5 * HOUR_MS, 7 * HOUR_MS - 1);
+    let clip = |id: BlockId| planned.parts.iter().find(|p| p.block.ulid == id).expect("is read").clip.clone();
+    assert_eq!(clip(import.ulid), None);
+    let of_raw = clip(raw.ulid).expect("only a part is read");
+    assert_eq!(of_raw.into_iter().filter(|r| r.overlaps(range(0, SPAN_MS - 1))).collect::<Vec<_>>(), [hole]);
+    // Compacted together they are news too, until the buckets are made again; what was compacted of known blocks only is not.
+    let merged = |sources: Vec<BlockId>| BlockMeta { sources, ..(*block(4, 0, (7, SPAN_MS - 8), 100, 1010)).clone() };
+    assert!(is_news(&merged(vec![raw.ulid, import.ulid]), [&Arc::new(bucket.clone())].into_iter()));
+    assert!(!is_news(&merged(vec![raw.ulid]), [&Arc::new(bucket.clone())].into_iter()));
+    // Where the raw samples are gone, the import is read on top of the buckets.
+    let left = in_order(vec![Arc::new(bucket), import.clone()]);
+    assert!(all(&left, HOUR_MS).parts.iter().any(|p| p.block.ulid == import.ulid));
+}

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isobar_block::resolution::{has_base, span_of as span_of_block};
+use isobar_block::resolution::{has_base, is_news, span_of as span_of_block};
 use isobar_block::{BlockId, BlockMeta, CatalogState};
 use serde::Serialize;
 
@@ -113,7 +113,10 @@ impl<'a> Planner<'a> {
         }
         // Late blocks wait for their compaction, and are read along if something is due anyway.
         let compacted = raw.iter().filter(|b| self.span_of_raw(b).is_some_and(|(s, _)| s == span));
-        let newest_ms = compacted.map(|b| b.precedence_ms).max()?;
+        let compacted: Vec<&Arc<BlockMeta>> = compacted.copied().collect();
+        if compacted.is_empty() {
+            return None;
+        }
         let mut reason = String::new();
         let mut resolutions_ms = Vec::new();
         for resolution_ms in RESOLUTIONS_MS {
@@ -123,7 +126,11 @@ impl<'a> Planner<'a> {
             }
             let of_resolution: Vec<(&Arc<BlockMeta>, Span)> =
                 self.made.iter().filter(|(b, s)| b.resolution_ms == resolution_ms && s.overlaps(span)).copied().collect();
-            if of_resolution.iter().any(|(b, s)| s.covers(span) && b.precedence_ms >= newest_ms) {
+            // What was made together is told by its precedence, however many blocks it is.
+            let covering: Vec<&Arc<BlockMeta>> = of_resolution.iter().filter(|(_, s)| s.covers(span)).map(|(b, _)| *b).collect();
+            let newest_ms = covering.iter().map(|b| b.precedence_ms).max();
+            let together = || covering.iter().copied().filter(|b| Some(b.precedence_ms) == newest_ms);
+            if newest_ms.is_some() && !compacted.iter().any(|raw| is_news(raw, together())) {
                 continue;
             }
             if !of_resolution.is_empty() && !self.may_replace(span, &of_resolution, &raw) {
