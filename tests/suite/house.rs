@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("isobar-ingest", &["isobar-block"]),
     ("isobar-compactor", &["isobar-block"]),
     ("isobar-query", &["isobar-block"]),
+    ("isobar-lineage", &["isobar-block"]),
     ("isobar", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
     ("isobar-tests", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
 ];
@@ -137,7 +138,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn files_say_what_they_are_and_stay_short() {
     let mut files = Vec::new();
-    for folder in ["block", "ingest", "compactor", "query", "ui", "tests"] {
+    for folder in ["block", "ingest", "compactor", "query", "lineage", "ui", "tests"] {
         sources(&project().join(folder), &mut files);
     }
     assert!(files.len() > 20, "sources were found");
@@ -156,7 +157,7 @@ fn files_say_what_they_are_and_stay_short() {
 
 #[test]
 fn every_crate_uses_the_lint_table() {
-    for folder in ["block", "ingest", "compactor", "query", "ui", "tests"] {
+    for folder in ["block", "ingest", "compactor", "query", "lineage", "ui", "tests"] {
         let manifest = std::fs::read_to_string(project().join(folder).join("Cargo.toml")).expect("manifest");
         assert!(manifest.contains("[lints]\nworkspace = true"), "{folder}/Cargo.toml does not opt into the lint table");
     }
