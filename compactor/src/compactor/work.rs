@@ -13,6 +13,10 @@ use crate::error::{Error, Result};
 use crate::plan::{Compaction, Job, JobKind, Span};
 use crate::rewrite::{Control, Damage, Failed, Rewrite, visible};
 
+/// Of the memory for a merge this share (1/n) is for what is counted: input, output, labels. The rest is what the allocator and the
+/// compression hold beside it.
+const WORKING_SHARE: u64 = 2;
+
 /// How often a long job looks whether its inputs are still visible.
 const WATCH_INTERVAL: Duration = Duration::from_secs(30);
 /// Windows of chunks get no longer than this, however long the level is.
@@ -124,7 +128,7 @@ impl Worker<'_> {
             tenant: self.tenant.clone(),
             state: self.state.clone(),
             replica_labels: self.rules.replica_labels.clone(),
-            memory_bytes: self.config.memory_bytes,
+            memory_bytes: self.config.memory_bytes / WORKING_SHARE,
             created_ms: time::now_ms(),
             control: self.control.clone(),
         }
@@ -143,7 +147,7 @@ impl Worker<'_> {
             levels_ms: self.config.levels.iter().map(|l| l.as_millis() as i64).collect(),
             replica_labels: Vec::new(),
             copies_chunks: true,
-            memory_bytes: self.config.memory_bytes,
+            memory_bytes: self.config.memory_bytes / WORKING_SHARE,
             control: self.control.clone(),
         }
     }
