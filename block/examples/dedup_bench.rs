@@ -123,7 +123,7 @@ fn main() {
     ];
     for (name, shared, replicas) in cases {
         let mut dedup = Deduplicator::default();
-        let (nanos, kept) = measure(series, shared, replicas, |bufs, out| dedup.dedup("requests_total", bufs, out));
+        let (nanos, kept) = measure(series, shared, replicas, |bufs, out| dedup.dedup("requests_total", bufs, false, out));
         println!("dedup, {name:<46} {nanos:>7.2} ns per sample, {kept} samples");
     }
     let (early, late) = a.split_at(a.len() / 2);

@@ -2,7 +2,8 @@
 //! compaction use the same function, so that an answer is the same before and after a block was deduplicated.
 //!
 //! The algorithm is this project's own. It works on windows of [`DEDUP_WINDOW_MS`], aligned to the epoch, and looks at nothing
-//! outside of a window, so that the result does not depend on where a query starts. In each window:
+//! outside of a window but, in step 7, the last sample that is kept of the one before; so the result does not depend on where a
+//! query starts, if whole windows are given ([`whole_windows`]). In each window:
 //!
 //! 1. A window in which only one replica has samples, or in which all have the same timestamps and stale markers, is that of
 //!    the first replica, bit for bit.
@@ -17,15 +18,17 @@
 //!    them the first is kept.
 //! 6. A counter read by two servers with unequal delay may seem to go down where the replica changes. The filling sample is
 //!    dropped there, unless one of the replicas really saw a reset ([`splice`]).
+//! 7. So it may where the primary changes from one window to the next. The first samples of the window are dropped there, unless
+//!    those after them confirm the reset ([`borders`]). This is done in windows of which a series with replica labels is kept.
 //!
 //! No sample is moved or computed: each one in the result was written by some replica. What comes out is one replica, which
 //! deduplicated again stays as it is; so does the result beside the replicas that it was made of, where it is the first, unless
 //! the window has so few samples that they do not tell the interval.
 //!
 //! Steps 1 to 5 depend on timestamps and stale markers only. Series of one target share these, so the steps are done once for all
-//! of them, and each series then costs a copy of its values. A counter that is read late just where the primary changes from one
-//! window to the next can still show a reset: that is the price of looking at single windows.
+//! of them, and each series then costs a copy of its values.
 
+mod borders;
 mod layout;
 mod splice;
 
@@ -50,17 +53,23 @@ const MAX_LAYOUT_TIMESTAMPS: usize = 8 << 20;
 /// Layouts of series with more stale markers than this are not remembered.
 const MAX_REMEMBERED_MARKERS: usize = 32;
 
-/// All windows that `range` touches, whole.
+/// All windows that `range` touches, whole, and the one before if it decides on samples in the range.
 pub fn whole_windows(range: TimeRange) -> TimeRange {
     let start = |t_ms: i64| t_ms.div_euclid(DEDUP_WINDOW_MS).saturating_mul(DEDUP_WINDOW_MS);
     let end = start(range.end_ms()).saturating_add(DEDUP_WINDOW_MS - 1).max(range.end_ms());
-    TimeRange::new(start(range.start_ms()).min(range.start_ms()), end).expect("a widened range is not empty")
+    let decided_from_ms = range.start_ms().saturating_sub(borders::LATE_MS);
+    TimeRange::new(start(decided_from_ms).min(range.start_ms()), end).expect("a widened range is not empty")
+}
+
+/// What has to be read of a series of one replica for `range`.
+pub(crate) fn with_border(range: TimeRange) -> TimeRange {
+    TimeRange::new(range.start_ms().saturating_sub(borders::LATE_MS), range.end_ms()).expect("a widened range is not empty")
 }
 
 /// Deduplicates the replicas of one series. See [`Deduplicator::dedup`].
 pub fn dedup(metric: &str, mut replicas: Vec<SampleBuf>) -> SampleBuf {
     let mut out = SampleBuf::default();
-    Deduplicator::default().dedup(metric, &mut replicas, &mut out);
+    Deduplicator::default().dedup(metric, &mut replicas, false, &mut out);
     out
 }
 
@@ -90,26 +99,46 @@ enum Kept {
 
 impl Deduplicator {
     /// Replaces what is in `out` by the one series of `replicas`, given in the order of the values of their replica labels.
-    /// `metric` is the name of the metric. Windows that are cut off at an end give other results than whole ones. What is left
+    /// If `is_first_plain`, the first of them has no replica labels: it was deduplicated before. `metric` is the name of the metric. Windows that are cut off at an end give other results than whole ones, and the
+    /// first samples of the first window are right only if the one before is there too. What is left
     /// in `replicas` has no meaning.
-    pub fn dedup(&mut self, metric: &str, replicas: &mut [SampleBuf], out: &mut SampleBuf) {
+    pub fn dedup(&mut self, metric: &str, replicas: &mut [SampleBuf], is_first_plain: bool, out: &mut SampleBuf) {
         let used: SmallVec<[usize; 4]> = (0..replicas.len()).filter(|i| !replicas[*i].is_empty()).collect();
+        let plain = (is_first_plain && used.first() == Some(&0)).then_some(0);
         match used.as_slice() {
             [] => return out.clear(),
-            [only] => return std::mem::swap(out, &mut replicas[*only]),
+            [only] => return Self::only(metric, &mut replicas[*only], plain, out),
             _ => {}
         }
         let markers: SmallVec<[Vec<u32>; 4]> = used.iter().map(|i| stale_markers(&replicas[*i])).collect();
         let layout = self.layout(replicas, &used, &markers);
         let parts: SmallVec<[&SampleBuf; 4]> = used.iter().map(|i| &replicas[*i]).collect();
         let spliced = splice::without_false_resets(metric, &layout.runs, &parts, &markers);
-        match (&spliced, &layout.kept) {
+        let cut = borders::without_false_resets(metric, spliced.as_deref().unwrap_or(&layout.runs), &parts, plain);
+        match (&cut.or(spliced), &layout.kept) {
             (None, Kept::All(i)) => {
                 drop(parts);
                 std::mem::swap(out, &mut replicas[used[*i]]);
             }
             (None, Kept::Some(timestamps)) => copy(&layout.runs, &parts, timestamps.clone(), out),
             (Some(runs), _) => copy(runs, &parts, Timestamps::unshared(times(runs, |i| &parts[i].timestamps)), out),
+        }
+    }
+
+    /// A series of one replica. There may have been others in windows that are compacted.
+    fn only(metric: &str, replica: &mut SampleBuf, plain: Option<usize>, out: &mut SampleBuf) {
+        let cut = if plain.is_some() {
+            None
+        } else {
+            let parts = [&*replica];
+            let runs = layout::runs(&[Replica { times: &replica.timestamps, markers: &[] }]);
+            borders::without_false_resets(metric, &runs, &parts, None).map(|runs| {
+                let times = Timestamps::unshared(times(&runs, |_| &replica.timestamps));
+                copy(&runs, &parts, times, out);
+            })
+        };
+        if cut.is_none() {
+            std::mem::swap(out, replica);
         }
     }
 

@@ -52,6 +52,14 @@ pub enum Error {
         /// What can be done.
         remedy: &'static str,
     },
+    /// Another part that this depends on cannot do it now; trying again may help.
+    #[error("{what}: {reason}")]
+    Unavailable {
+        /// The part.
+        what: &'static str,
+        /// Why, and the remedy.
+        reason: String,
+    },
     /// The object store failed; trying again may help.
     #[error("object store: {0}")]
     Store(#[from] object_store::Error),

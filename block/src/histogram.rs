@@ -2,6 +2,10 @@
 //!
 //! The shape is that of Prometheus's remote write messages; counts are absolute, not deltas.
 
+mod buckets;
+
+pub use buckets::{Bucket, bucket_numbers, upper_bound};
+
 /// Schema number of a histogram with custom bucket bounds.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 

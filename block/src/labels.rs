@@ -4,6 +4,8 @@
 //! `varint` is LEB128. Names are not empty and occur once; an empty value means that the label is absent, so it is never
 //! encoded. Names and values are UTF-8.
 
+mod order;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -172,37 +174,6 @@ impl<'a> LabelsRef<'a> {
                 out.extend_from_slice(&whole[..whole.len() - rest.len()]);
             }
         }
-    }
-}
-
-/// The order in which blocks and results hold series: by metric name, then label by label (name, then value), a set before
-/// those that it begins.
-impl Ord for LabelsRef<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if self.0 == other.0 {
-            return Ordering::Equal;
-        }
-        self.metric_name().as_bytes().cmp(other.metric_name().as_bytes()).then_with(|| {
-            let mut a = self.iter();
-            let mut b = other.iter();
-            loop {
-                match (a.next(), b.next()) {
-                    (None, None) => return Ordering::Equal,
-                    (None, Some(_)) => return Ordering::Less,
-                    (Some(_), None) => return Ordering::Greater,
-                    (Some(x), Some(y)) => match (x.0.as_bytes(), x.1.as_bytes()).cmp(&(y.0.as_bytes(), y.1.as_bytes())) {
-                        Ordering::Equal => {}
-                        unequal => return unequal,
-                    },
-                }
-            }
-        })
-    }
-}
-
-impl PartialOrd for LabelsRef<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 

@@ -149,6 +149,12 @@ impl Mask {
         set::masked(&self.rules, set)
     }
 
+    /// The times in which samples of one series are deleted, in no order.
+    pub fn deleted(&self, labels: LabelsRef<'_>) -> Vec<TimeRange> {
+        let matching = self.rules.iter().filter(|rule| Matcher::all_match(&rule.matchers, labels));
+        matching.flat_map(|rule| rule.ranges.iter().copied()).collect()
+    }
+
     /// Removes the deleted ones from the exemplars of one series.
     pub fn cut_exemplars(&self, labels: LabelsRef<'_>, exemplars: &mut Vec<Exemplar>) {
         for rule in self.rules.iter() {

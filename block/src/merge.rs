@@ -14,10 +14,10 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
-use crate::dedup::{Deduplicator, whole_windows};
+use crate::dedup::{Deduplicator, whole_windows, with_border};
 use crate::labels::METRIC_NAME;
 use crate::{LabelsRef, Result, SampleBuf, SeriesRun, SeriesSet, TimeRange};
-use groups::{Groups, Member};
+use groups::{Groups, Member, Replicas};
 pub use join::Join;
 pub(crate) use join::append_counts;
 
@@ -32,14 +32,19 @@ const CONCURRENT_LOADS: usize = 32;
 ///
 /// Where nothing is to be merged, the result is the set itself.
 pub fn merged(sets: Vec<Arc<dyn SeriesSet>>, replica_labels: &[String]) -> Arc<dyn SeriesSet> {
+    merged_within(sets, replica_labels, u64::MAX)
+}
+
+/// As [`merged`], with `remembered_bytes` at most for joined timestamps in each run that is read.
+pub fn merged_within(sets: Vec<Arc<dyn SeriesSet>>, replica_labels: &[String], remembered_bytes: u64) -> Arc<dyn SeriesSet> {
     let present = |name: &&String| *name != METRIC_NAME && sets.iter().any(|set| set.may_have_label(name));
     let mut replica_labels: Vec<String> = replica_labels.iter().filter(present).cloned().collect();
     replica_labels.sort();
     replica_labels.dedup();
     match <[_; 1]>::try_from(sets) {
         Ok([only]) if replica_labels.is_empty() => only,
-        Ok([only]) => Arc::new(MergedSet(Arc::new(Merged::new(vec![only], replica_labels)))),
-        Err(sets) => Arc::new(MergedSet(Arc::new(Merged::new(sets, replica_labels)))),
+        Ok([only]) => Arc::new(MergedSet(Arc::new(Merged::new(vec![only], replica_labels, remembered_bytes)))),
+        Err(sets) => Arc::new(MergedSet(Arc::new(Merged::new(sets, replica_labels, remembered_bytes)))),
     }
 }
 
@@ -51,6 +56,7 @@ struct Merged {
     replica_labels: Vec<String>,
     /// Labels of the groups, if they differ from those of their members.
     labels: Option<Arena>,
+    remembered_bytes: u64,
     /// What earlier runs have remembered.
     idle: Mutex<Vec<Memory>>,
 }
@@ -65,7 +71,7 @@ struct Memory {
 }
 
 impl Merged {
-    fn new(sets: Vec<Arc<dyn SeriesSet>>, replica_labels: Vec<String>) -> Self {
+    fn new(sets: Vec<Arc<dyn SeriesSet>>, replica_labels: Vec<String>, remembered_bytes: u64) -> Self {
         let groups = Groups::of(&sets, &replica_labels);
         let labels = (!replica_labels.is_empty()).then(|| {
             let mut arena = Arena::default();
@@ -77,7 +83,7 @@ impl Merged {
             arena.bytes.shrink_to_fit();
             arena
         });
-        Self { sets, groups, replica_labels, labels, idle: Mutex::default() }
+        Self { sets, groups, replica_labels, labels, remembered_bytes, idle: Mutex::default() }
     }
 
     fn labels(&self, group: usize) -> LabelsRef<'_> {
@@ -129,7 +135,11 @@ impl SeriesSet for MergedSet {
     async fn load(&self, rows: Range<usize>, range: TimeRange) -> Result<Box<dyn SeriesRun>> {
         let merged = &self.0;
         assert!(rows.start <= rows.end && rows.end <= merged.groups.len(), "rows {rows:?} of a set of {} series", merged.groups.len());
-        let range = if merged.groups.has_replicas(rows.clone()) { whole_windows(range) } else { range };
+        let range = match merged.groups.replicas(rows.clone()) {
+            Replicas::None => range,
+            Replicas::One => with_border(range),
+            Replicas::Several => whole_windows(range),
+        };
         let mut wanted: Vec<Vec<u32>> = vec![Vec::new(); merged.sets.len()];
         for member in merged.groups.members(rows.clone()) {
             wanted[member.set as usize].push(member.row);
@@ -144,7 +154,8 @@ impl SeriesSet for MergedSet {
             }
         }
         let loaded = stream::iter(loads).buffered(CONCURRENT_LOADS).try_collect().await?;
-        let memory = merged.idle.lock().pop().unwrap_or_default();
+        let new = || Memory { join: Join::remembering(merged.remembered_bytes), ..Memory::default() };
+        let memory = merged.idle.lock().pop().unwrap_or_else(new);
         Ok(Box::new(MergedRun { merged: Arc::clone(merged), rows, loaded, memory }))
     }
 }
@@ -182,7 +193,9 @@ impl SeriesRun for MergedRun {
         assert!(self.rows.contains(&row), "the row is one of those that were loaded");
         let Self { merged, loaded, memory, .. } = self;
         let members = merged.groups.group(row);
-        if let [only] = members {
+        if let [only] = members
+            && only.replica == 0
+        {
             return read(loaded, *only, out);
         }
         let mut replicas = 0;
@@ -198,7 +211,8 @@ impl SeriesRun for MergedRun {
                 memory.join.join(&mut memory.replicas[replicas - 1], &mut memory.other);
             }
         }
-        memory.dedup.dedup(merged.labels(row).metric_name(), &mut memory.replicas[..replicas], out);
+        let is_first_plain = members[0].replica == 0;
+        memory.dedup.dedup(merged.labels(row).metric_name(), &mut memory.replicas[..replicas], is_first_plain, out);
         Ok(())
     }
 }

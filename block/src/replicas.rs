@@ -8,7 +8,7 @@ use crate::dedup::whole_windows;
 use crate::labels::METRIC_NAME;
 use crate::merge::merged;
 use crate::union::merge_exemplars;
-use crate::{Exemplar, Labels, Matcher, Metadata, Result, Selected, SeriesSet, Source, TimeRange, Want};
+use crate::{Coverage, Exemplar, Labels, Matcher, Metadata, Result, Selected, SeriesSet, Source, TimeRange, Want};
 
 /// Deduplicates what another source has. Where no series has a replica label, the other source's sets are handed on as they are.
 ///
@@ -54,19 +54,20 @@ impl Deduplicated {
     }
 }
 
+fn nothing_selected(unmet: &Matcher) -> String {
+    let name = unmet.name();
+    format!(
+        "nothing is selected by {unmet}: {name} is a replica label, which deduplicated series do not have; \
+         leave the matcher out, or ask with dedup=false for single replicas"
+    )
+}
+
 #[async_trait]
 impl Source for Deduplicated {
     async fn select(&self, matchers: &[Matcher], range: TimeRange, want: Want) -> Result<Selected> {
         let matchers = match self.question(matchers) {
             Question::Ask(matchers) => matchers,
-            Question::Nothing(unmet) => {
-                let name = unmet.name();
-                let warning = format!(
-                    "nothing is selected by {unmet}: {name} is a replica label, which deduplicated series do not have; \
-                     leave the matcher out, or ask with dedup=false for single replicas"
-                );
-                return Ok(Selected { sets: Vec::new(), warnings: vec![warning] });
-            }
+            Question::Nothing(unmet) => return Ok(Selected { sets: Vec::new(), warnings: vec![nothing_selected(&unmet)] }),
         };
         let mut selected = self.inner.select(&matchers, range, want).await?;
         if !selected.sets.iter().any(|set| self.has_replicas(&**set)) {
@@ -116,6 +117,13 @@ impl Source for Deduplicated {
             Ok((Labels::from_bytes(&bytes)?, exemplars))
         };
         Ok(merge_exemplars(vec![found.into_iter().map(strip).collect::<Result<_>>()?]))
+    }
+
+    async fn coverage(&self, matchers: &[Matcher], range: TimeRange) -> Result<Coverage> {
+        match self.question(matchers) {
+            Question::Ask(matchers) => self.inner.coverage(&matchers, range).await,
+            Question::Nothing(unmet) => Ok(Coverage { warnings: vec![nothing_selected(&unmet)], ..Coverage::default() }),
+        }
     }
 
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {

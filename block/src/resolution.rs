@@ -126,6 +126,21 @@ pub fn is_news<'a>(raw: &BlockMeta, made: impl Iterator<Item = &'a Arc<BlockMeta
     made.clone().all(|m| raw.precedence_ms > m.precedence_ms) || (tells && !is_known)
 }
 
+/// Downsampled blocks that are affected if raw blocks, those of `of`, lose series or get others, each with whether the raw
+/// samples that it was made of still exist. If they do, all that is read of its span is raw as long as it knows none of the raw
+/// blocks, and it can be made anew; if not, it is affected only if it stands for one of the blocks.
+pub fn affected(blocks: &[Arc<BlockMeta>], readable: impl Fn(BlockId) -> bool, of: &[Arc<BlockMeta>]) -> Vec<(Arc<BlockMeta>, bool)> {
+    let mut out = Vec::new();
+    for group in groups(blocks, &readable, TimeRange::ALL) {
+        let members = || group.members.iter().copied();
+        let stands_for = |raw: &&Arc<BlockMeta>| raw.overlaps(group.span) && (group.has_base || !is_news(raw, members()));
+        if of.iter().any(|raw| stands_for(&raw)) {
+            out.extend(members().filter(|m| readable(m.ulid)).map(|m| (m.clone(), group.has_base)));
+        }
+    }
+    out
+}
+
 /// Deletions as blocks of a resolution have to obey them: a bucket of which a part is deleted is gone, because what is left of
 /// it is not known.
 pub fn widened(tombstones: &[Arc<Tombstone>], resolution_ms: i64) -> Vec<Arc<Tombstone>> {

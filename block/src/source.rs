@@ -3,6 +3,7 @@
 //! A selection goes down in three steps, each cheaper to repeat than the one before: [`Source::select`] resolves matchers to
 //! sorted series, [`SeriesSet::load`] fetches the bytes of a run of them, and [`SeriesRun::read`] decodes one series.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -55,6 +56,23 @@ impl Selected {
     }
 }
 
+/// How complete an answer about labels or exemplars is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// What is missing, for whoever asked.
+    pub warnings: Vec<String>,
+    /// Where it comes from: 0 for raw samples, else the length of the buckets that are left of them.
+    pub resolutions_ms: BTreeSet<i64>,
+}
+
+impl Coverage {
+    /// Adds that of another source.
+    pub fn extend(&mut self, other: Self) {
+        self.warnings.extend(other.warnings);
+        self.resolutions_ms.extend(other.resolutions_ms);
+    }
+}
+
 /// Something that holds series of one tenant. Calls see every sample that was acknowledged before they began.
 #[async_trait]
 pub trait Source: Send + Sync {
@@ -69,6 +87,12 @@ pub trait Source: Send + Sync {
 
     /// Exemplars of matching series in `range`, by series, in time order.
     async fn exemplars(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Vec<Exemplar>)>>;
+
+    /// How complete the answers about labels and exemplars of these series are; those of [`Source::select`] say so themselves.
+    /// Nothing is missing from a source that does not say anything else.
+    async fn coverage(&self, _matchers: &[Matcher], _range: TimeRange) -> Result<Coverage> {
+        Ok(Coverage::default())
+    }
 
     /// Metadata by metric name, sorted by name; only that of `metric` if given. A name has several if writers disagree.
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>>;

@@ -19,7 +19,7 @@ use crate::meta::{BlockId, BlockMeta};
 use crate::reader::{BlockReader, Report, verify_block};
 use crate::resolution::{self, Plan};
 use crate::union::{merge_exemplars, merge_metadata, merge_sorted};
-use crate::{Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TenantId, TimeRange, Want, key, time};
+use crate::{Coverage, Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TenantId, TimeRange, Want, key, time};
 
 /// So many blocks are opened and searched at the same time for one query.
 const CONCURRENT_BLOCKS: usize = 8;
@@ -235,6 +235,15 @@ impl Source for TenantBlocks {
 
     async fn exemplars(&self, matchers: &[Matcher], range: TimeRange) -> Result<Vec<(Labels, Vec<Exemplar>)>> {
         Ok(merge_exemplars(self.ask_labels(range, |block| async move { block.exemplars(matchers, range).await }).await?))
+    }
+
+    async fn coverage(&self, _matchers: &[Matcher], range: TimeRange) -> Result<Coverage> {
+        let state = self.snapshot().await?;
+        let plan = plan(&state, range, 0);
+        Ok(Coverage {
+            warnings: plan.missing.iter().map(|block| warning(&state, block)).collect(),
+            resolutions_ms: plan.parts.iter().map(|part| part.block.resolution_ms).collect(),
+        })
     }
 
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {

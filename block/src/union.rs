@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TimeRange, Want};
+use crate::{Coverage, Exemplar, Labels, Matcher, Metadata, Result, Selected, Source, TimeRange, Want};
 
 /// Sources of one tenant in ascending precedence: of two samples of a series at one timestamp that of the later source counts.
 ///
@@ -59,6 +59,14 @@ impl Source for Union {
             parts.push(source.exemplars(matchers, range).await?);
         }
         Ok(merge_exemplars(parts))
+    }
+
+    async fn coverage(&self, matchers: &[Matcher], range: TimeRange) -> Result<Coverage> {
+        let mut all = Coverage::default();
+        for source in &self.sources {
+            all.extend(source.coverage(matchers, range).await?);
+        }
+        Ok(all)
     }
 
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {

@@ -17,8 +17,8 @@ use object_store::ObjectStore;
 use prometheus_client::registry::Registry;
 
 /// That of the binary.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[path = "../../ui/src/allocator.rs"]
+mod allocator;
 
 const HOUR_MS: i64 = 3_600_000;
 /// A multiple of 14 days.
@@ -83,6 +83,7 @@ async fn cut(dir: &str, series: usize, hours: i64, replicas: usize) -> Result<()
 }
 
 async fn compact(dir: &str, series: usize, level: usize, memory_bytes: u64) -> Result<(), Box<dyn std::error::Error>> {
+    allocator::keep_freed(false);
     let (blocks, tenant, start) = (open(dir)?, TenantId::default(), Instant::now());
     let levels = LEVELS_HOURS[..level].iter().map(|h| Duration::from_secs(h * 3600)).collect();
     let config = CompactorConfig { levels, memory_bytes, downsampling: false, ..CompactorConfig::default() };

@@ -95,15 +95,29 @@ impl Compactor {
     /// # Errors
     /// If the tenants or the catalog of a tenant cannot be read.
     pub async fn run_to_end(&self, tenant: Option<&TenantId>, progress: Arc<dyn Fn(&Progress) + Send + Sync>) -> Result<Report> {
+        let (_nobody_stops, stop) = watch::channel(false);
+        self.run_to_end_or(tenant, progress, stop).await
+    }
+
+    /// [`Compactor::run_to_end`] until `stop` is true or its sender is gone. What is being written then is removed.
+    ///
+    /// # Errors
+    /// As [`Compactor::run_to_end`], and [`Error::Canceled`] if it was stopped.
+    pub async fn run_to_end_or(
+        &self,
+        tenant: Option<&TenantId>,
+        progress: Arc<dyn Fn(&Progress) + Send + Sync>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<Report> {
         let tenants = match tenant {
             Some(tenant) => vec![tenant.clone()],
             None => self.blocks.tenants().await?,
         };
         let mut report = Report::default();
         for tenant in tenants {
-            self.upkeep(&tenant, false).await;
-            self.run_tenant_to_end(&tenant, &*progress, &mut report).await?;
-            self.upkeep(&tenant, true).await;
+            self.upkeep_or(&tenant, false, &mut stop).await?;
+            self.run_tenant_to_end(&tenant, &*progress, &mut stop, &mut report).await?;
+            self.upkeep_or(&tenant, true, &mut stop).await?;
         }
         self.publish();
         Ok(report)
@@ -231,6 +245,9 @@ impl Compactor {
         self.record(tenant, |record| record.running = Some((job.clone(), since_ms, control.clone())));
         self.metrics.running.set(1);
         let _running = Ended { compactor: self, tenant };
+        if let Some(while_working) = self.config.while_working {
+            while_working(true);
+        }
         let catalog = self.blocks.catalog(tenant).await?;
         let rules = self.rules.of(tenant);
         let worker = Worker { blocks: &self.blocks, tenant, catalog: &catalog, state, rules: &rules, config: &self.config, control };

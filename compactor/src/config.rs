@@ -12,13 +12,23 @@ use crate::{Error, Result};
 /// Raw data is downsampled when a span of two days is complete; it has to be kept for that and a day more.
 pub const MIN_RAW_RETENTION: Duration = Duration::from_secs(72 * 3600);
 
+/// Least [`CompactorConfig::memory_bytes`] that is a bound: what is left below that beside [`FIXED_BYTES`] makes outputs too small
+/// to be worth a file.
+pub const MIN_MEMORY_BYTES: u64 = 96 << 20;
+
+/// What a merge holds whatever its size: a row group on its way into a file, contexts of compression, buffers of each thread.
+const FIXED_BYTES: u64 = 64 << 20;
+
 /// Settings of a compactor.
 #[derive(Clone, Debug)]
 pub struct CompactorConfig {
     /// How long it rests when there is nothing to do.
     pub interval: Duration,
-    /// Memory for one merge: loaded input and encoded output.
+    /// Memory for one merge, all in all; a bound from [`MIN_MEMORY_BYTES`] on, if the allocator keeps nothing that was freed.
     pub memory_bytes: u64,
+    /// Is called with `true` when a job begins and with `false` when it has ended: lets the process tell its allocator to keep
+    /// nothing that was freed meanwhile. Jobs of one compactor never overlap.
+    pub while_working: Option<fn(bool)>,
     /// Lengths of the levels, ascending, each a multiple of the one before: blocks of level n hold data of one aligned span
     /// of `levels[n - 1]`.
     pub levels: Vec<Duration>,
@@ -32,12 +42,20 @@ pub struct CompactorConfig {
     pub orphan_age: Duration,
 }
 
+impl CompactorConfig {
+    /// Memory for what grows with the data: loaded input, labels, encoded output.
+    pub(crate) fn working_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_sub(FIXED_BYTES).max(self.memory_bytes / 4)
+    }
+}
+
 impl Default for CompactorConfig {
     fn default() -> Self {
         let hours = |n: u64| Duration::from_secs(n * 3600);
         Self {
             interval: Duration::from_secs(60),
             memory_bytes: 512 << 20,
+            while_working: None,
             levels: vec![hours(2), hours(8), hours(48), hours(14 * 24)],
             settle: Duration::from_secs(30 * 60),
             downsampling: true,

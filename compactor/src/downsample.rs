@@ -9,6 +9,7 @@ mod build;
 mod due;
 mod merge;
 mod output;
+mod relabel;
 #[cfg(test)]
 mod tests;
 
@@ -119,6 +120,7 @@ impl Downsampling {
             objects: self.objects.clone(),
             tenant: self.tenant.clone(),
             inputs: inputs.to_vec(),
+            context: Vec::new(),
             tombstones: self.state.tombstones.clone(),
             span: None,
             levels_ms: Vec::new(),

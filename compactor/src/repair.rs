@@ -2,6 +2,7 @@
 //!
 //! What comes out takes the block's place in the catalog by one commit, with the block's level and precedence.
 
+mod edit;
 pub mod relabel;
 mod relabelled;
 mod salvage;
@@ -12,12 +13,13 @@ use std::sync::Arc;
 
 use isobar_block::cache::CacheConfig;
 use isobar_block::reader::restore_block;
-use isobar_block::{BlockId, BlockMeta, BlockReader, BlockStore, Change, LabelsRef, Matcher, TenantId, WriterConfig, time};
+use isobar_block::{BlockId, BlockMeta, BlockStore, CatalogState, Change, TenantId, WriterConfig, time};
 
 use crate::rewrite::{Output, Rewrite};
 use crate::transfer::{OnProgress, commit};
 use crate::{Error, Result};
-use relabel::Rule;
+
+pub use edit::{Edit, Rewritten, rewrite, sets};
 
 /// Series that are read together.
 const BATCH_SERIES: usize = 256;
@@ -50,34 +52,6 @@ pub enum Repaired {
     Removed,
 }
 
-/// Which series a rewrite changes.
-#[derive(Clone, Debug)]
-pub enum Edit {
-    /// Series that one of the selectors accepts are left out.
-    Drop(Vec<Vec<Matcher>>),
-    /// Only series that one of the selectors accepts stay.
-    Keep(Vec<Vec<Matcher>>),
-    /// Series get other labels, or are left out.
-    Relabel(Vec<Rule>),
-}
-
-/// What a rewrite did, or would do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rewritten {
-    /// Series that were there.
-    pub series: u64,
-    /// Series that are left out.
-    pub dropped: u64,
-    /// Series that have other labels.
-    pub relabelled: u64,
-    /// Series that became one with another.
-    pub joined: u64,
-    /// Some of the dropped or relabelled series, with what they became.
-    pub examples: Vec<String>,
-    /// The new blocks; none if all was dropped, if nothing was to change, or in a dry run.
-    pub blocks: Vec<BlockId>,
-}
-
 /// Saves what can be read of a block. `discard` takes away a block of which nothing can be read, and a downsampled one, which
 /// is made anew from raw blocks where those exist.
 ///
@@ -87,7 +61,7 @@ pub struct Rewritten {
 pub async fn repair(blocks: &BlockStore, tenant: &TenantId, id: BlockId, discard: bool, on_progress: OnProgress<'_>) -> Result<Repaired> {
     let catalog = blocks.catalog(tenant).await?;
     let state = catalog.refresh().await?;
-    let meta = state.blocks.iter().find(|b| b.ulid == id).cloned().ok_or_else(|| unknown(id))?;
+    let meta = known(&state, id)?;
     let sound = blocks.verify(tenant, &meta).await?.is_sound();
     let restored = if sound { Vec::new() } else { restore_files(blocks, tenant, &meta).await? };
     if sound || (!restored.is_empty() && blocks.verify(tenant, &meta).await?.is_sound()) {
@@ -106,7 +80,7 @@ pub async fn repair(blocks: &BlockStore, tenant: &TenantId, id: BlockId, discard
         commit(blocks, tenant, remove).await?;
         return Ok(Repaired::Removed);
     }
-    let mut output = output(blocks, tenant, &meta);
+    let mut output = output(blocks, tenant, template(&meta));
     let saved = match salvage::copy(blocks, tenant, &meta, &mut output, on_progress).await {
         Ok(saved) => saved,
         Err(error) => {
@@ -141,62 +115,26 @@ pub async fn repair(blocks: &BlockStore, tenant: &TenantId, id: BlockId, discard
     Ok(repaired)
 }
 
-/// Drops or relabels series of a block. Samples of series that get the same labels are joined; of two at one time that of the
-/// series that sorted last counts. With `dry_run` nothing is written.
-///
-/// # Errors
-/// [`Error::Invalid`] for a block that is downsampled or unknown; [`Error::Block`] if the block is damaged, or the store or the
-/// commit fails. The block is untouched then.
-pub async fn rewrite(
-    blocks: &BlockStore,
-    tenant: &TenantId,
-    id: BlockId,
-    edit: &Edit,
-    dry_run: bool,
-    on_progress: OnProgress<'_>,
-) -> Result<Rewritten> {
-    let state = blocks.catalog(tenant).await?.refresh().await?;
-    let meta = state.blocks.iter().find(|b| b.ulid == id).cloned().ok_or_else(|| unknown(id))?;
-    if meta.resolution_ms > 0 {
-        return refuse(
-            "this is a downsampled block: rewrite the raw blocks, then take this one away with `isobar blocks repair --discard`",
-        );
-    }
-    let reader = Arc::new(BlockReader::open(blocks.objects().clone(), tenant, meta.clone(), &CACHES).await?);
-    let plan = relabelled::Plan::new(&reader, edit).await?;
-    let mut rewritten = plan.summary.clone();
-    if dry_run || rewritten.dropped + rewritten.relabelled == 0 {
-        return Ok(rewritten);
-    }
-    let mut output = output(blocks, tenant, &meta);
-    let copied = match plan.copy(&reader, &mut output, on_progress).await {
-        Ok(()) => output.finish().await,
-        Err(error) => Err(error),
-    };
-    let added = match copied {
-        Ok(added) => added,
-        Err(error) => {
-            output.discard().await;
-            return Err(error);
-        }
-    };
-    rewritten.blocks = added.iter().map(|b| b.ulid).collect();
-    exchange(blocks, tenant, output, Change { add: added, remove: vec![id], ..Change::default() }).await?;
-    Ok(rewritten)
-}
-
-fn unknown(id: BlockId) -> Error {
-    Error::Invalid { what: "block", reason: format!("the catalog has no block {id}; `isobar blocks ls` lists them") }
+fn known(state: &CatalogState, id: BlockId) -> Result<Arc<BlockMeta>> {
+    state
+        .blocks
+        .iter()
+        .find(|b| b.ulid == id)
+        .cloned()
+        .ok_or_else(|| Error::Invalid { what: "block", reason: format!("the catalog has no block {id}; `isobar blocks ls` lists them") })
 }
 
 fn refuse<T>(reason: &str) -> Result<T> {
     Err(Error::Invalid { what: "block", reason: reason.to_owned() })
 }
 
-/// An output like the block: nothing but its series changes.
-fn output(blocks: &BlockStore, tenant: &TenantId, meta: &Arc<BlockMeta>) -> Output {
+/// What blocks are written with that take the place of one.
+fn template(meta: &Arc<BlockMeta>) -> WriterConfig {
     let template = Rewrite::template(std::slice::from_ref(meta), &[], meta.level, meta.window_ms, time::now_ms());
-    let template = WriterConfig { deletions_ms: meta.deletions_ms, ..template };
+    WriterConfig { deletions_ms: meta.deletions_ms, ..template }
+}
+
+fn output(blocks: &BlockStore, tenant: &TenantId, template: WriterConfig) -> Output {
     Output::new(blocks.objects().clone(), tenant.clone(), template, MAX_BLOCK_BYTES)
 }
 
@@ -217,9 +155,4 @@ async fn exchange(blocks: &BlockStore, tenant: &TenantId, output: Output, change
         }
         done => done,
     }
-}
-
-/// Whether one of the selectors accepts the series.
-fn accepts(selectors: &[Vec<Matcher>], labels: LabelsRef<'_>) -> bool {
-    selectors.iter().any(|matchers| Matcher::all_match(matchers, labels))
 }

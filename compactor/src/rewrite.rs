@@ -2,7 +2,7 @@
 //! its [`Output`].
 //!
 //! Memory is bounded whatever the blocks hold: labels are walked in batches of metric names, samples are read in runs of series,
-//! and a new block begins when what is encoded of one reaches its share. Outputs are complete files in the store; nobody sees
+//! and a new block begins when what is encoded of one reaches its share. All shares together stay below the whole. Outputs are complete files in the store; nobody sees
 //! them before they are committed to the catalog, which the caller does.
 
 mod batches;
@@ -39,7 +39,8 @@ pub(crate) use inputs::Inputs;
 pub use output::Output;
 pub(crate) use output::remove_files;
 
-/// What is encoded of one block takes this share (1/n) of the memory. Two blocks can be in work, one of them as files too.
+/// What is encoded of one block takes this share (1/n) of the memory. Two blocks are in work: one is filled, the other becomes
+/// files, piece by piece.
 const OUTPUT_SHARE: u64 = 7;
 /// What is encoded of all remainders takes this share (1/n) of the memory.
 const REMAINDER_SHARE: u64 = 10;
@@ -56,6 +57,8 @@ pub struct Rewrite {
     pub tenant: TenantId,
     /// The blocks that are read, ascending by precedence.
     pub inputs: Vec<Arc<BlockMeta>>,
+    /// Blocks that are read along and stay: what they hold decides how replicas at the start of the span are deduplicated.
+    pub context: Vec<Arc<BlockMeta>>,
     /// Deletions that are carried out where they apply.
     pub tombstones: Vec<Arc<Tombstone>>,
     /// What is merged; samples outside of it go to blocks like those they came from. Everything is merged if there is none.
@@ -131,7 +134,9 @@ impl Rewrite {
 
     /// Whatever happens, `outputs` has what may have files.
     async fn merge(&self, damages: &Damages, outputs: &mut Vec<Output>) -> Result<Rewritten> {
-        let mut inputs = self.open(&self.inputs, &self.replica_labels, damages).await?;
+        let mut read: Vec<Arc<BlockMeta>> = self.inputs.iter().chain(&self.context).cloned().collect();
+        read.sort_by_key(|b| b.precedence());
+        let mut inputs = self.open(&read, &self.replica_labels, damages).await?;
         if self.copies_chunks {
             inputs.copy_chunks(self.template.window_ms, self.whole());
         }

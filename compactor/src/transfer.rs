@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isobar_block::{BlockStore, Catalog, Change, Histogram, SampleBuf, TenantId, Timestamps};
+use isobar_block::{BlockStore, Catalog, CatalogState, Change, Histogram, SampleBuf, TenantId, Timestamps};
 
 use crate::Result;
 use crate::compactor::commit::{self as certain, Commit};
@@ -115,8 +115,18 @@ pub(crate) fn slice(samples: &SampleBuf, from: usize, to: usize) -> SampleBuf {
 /// Commits a change, and finds out whether a store that failed has done it nevertheless. On a conflict the files of the blocks
 /// that were to be added are gone; after another error they stay, because the entry may still arrive.
 pub(crate) async fn commit(blocks: &BlockStore, tenant: &TenantId, change: Change) -> Result<()> {
+    commit_if(blocks, tenant, change, |_| true).await
+}
+
+/// [`commit`] onto a catalog of which `still` holds; if it does not, that is a conflict.
+pub(crate) async fn commit_if(
+    blocks: &BlockStore,
+    tenant: &TenantId,
+    change: Change,
+    still: impl Fn(&CatalogState) -> bool + Send + Sync,
+) -> Result<()> {
     let catalog: Arc<Catalog> = blocks.catalog(tenant).await?;
-    match certain::commit(&catalog, &**blocks.objects(), tenant, change, |_| true).await? {
+    match certain::commit(&catalog, &**blocks.objects(), tenant, change, still).await? {
         Commit::Done => Ok(()),
         Commit::Conflict => {
             Err(isobar_block::Error::Conflict { tenant: tenant.to_string(), entry: catalog.blocks().version.saturating_add(1) }.into())

@@ -1,6 +1,6 @@
 //! How large a graph may be: generated graphs with heavy tails, loaded from a checkpoint, asked for blast radii, fed with events.
-//! Prints a table; every size is
-//! filled by one process and measured in another.
+//! Prints a table; every size is filled by one process and measured in another. With `PYTHON` set to an interpreter that has rustworkx,
+//! plain reachability on the same graph is measured with it too (tests/bench/reachability.py).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -131,6 +131,44 @@ fn blasts(snapshot: &Snapshot) -> (Vec<f64>, usize, u32) {
     (times, largest, worlds)
 }
 
+/// Times of plain reachability, against the edges, from each of the 20 nodes with the most dependents, and the largest result.
+fn callers(snapshot: &Snapshot) -> (Vec<f64>, usize) {
+    let mut hubs: Vec<NodeIdx> = snapshot.nodes().collect();
+    hubs.sort_by_key(|n| std::cmp::Reverse(snapshot.dependents(*n).count()));
+    let (mut times, mut largest) = (Vec::new(), 0);
+    let mut seen = vec![0_u32; snapshot.node_count()];
+    for (mark, hub) in (1..).zip(&hubs[..20]) {
+        let start = Instant::now();
+        let mut found = vec![*hub];
+        seen[hub.0 as usize] = mark;
+        let mut next = 0;
+        while let Some(node) = found.get(next).copied() {
+            next += 1;
+            for (_, dependent) in snapshot.dependents(node) {
+                if std::mem::replace(&mut seen[dependent.0 as usize], mark) != mark {
+                    found.push(dependent);
+                }
+            }
+        }
+        times.push(ms(start));
+        largest = largest.max(found.len() - 1);
+    }
+    times.sort_by(f64::total_cmp);
+    (times, largest)
+}
+
+/// The same with rustworkx, if an interpreter is named that has it.
+fn compare(folder: &str, nodes: u64, edges: u64) {
+    let Some(python) = std::env::var_os("PYTHON") else { return };
+    let path = format!("{folder}/edges.u32");
+    let pairs = generate(nodes, edges);
+    let bytes: Vec<u8> = pairs.iter().flat_map(|(from, to)| [*from as u32, *to as u32]).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(&path, bytes).expect("is written");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/bench/reachability.py");
+    let status = std::process::Command::new(python).arg(script).arg(&path).status().expect("runs");
+    assert!(status.success());
+}
+
 /// Single-edge events from many writers at once: events per second and the 99th percentile of the time until one is acknowledged.
 async fn flood(store: &Arc<LineageStore>, nodes: u64, at_ms: i64) -> (f64, f64) {
     let done = Arc::new(AtomicU64::new(0));
@@ -198,14 +236,17 @@ async fn measure(folder: &str, nodes: u64) {
     let dominators_ms = ms(start);
     let all_mb = memory_mb();
     let (times, largest, worlds) = blasts(&snapshot);
+    let (reach, reached) = callers(&snapshot);
     let choke = chokes.result.choke_points.first().map_or(0, |c| c.cuts_off);
     drop(snapshot);
     let (rate, ack_ms) = flood(&store, nodes, isobar_block::time::now_ms() - 30_000).await;
     println!(
-        "| {load_ms:.0} | {loaded_mb} / {all_mb} | {snapshot_ms:.0} | {order_ms:.0} | {dominators_ms:.0} | {:.2} / {:.1} / {:.1} | {largest} | {worlds} | {choke} | {rate:.0} | {ack_ms:.0} |",
+        "| {load_ms:.0} | {loaded_mb} / {all_mb} | {snapshot_ms:.0} | {order_ms:.0} | {dominators_ms:.0} | {:.2} / {:.1} / {:.1} | {largest} | {:.2} / {:.2} ({reached}) | {worlds} | {choke} | {rate:.0} | {ack_ms:.0} |",
         percentile(&times, 0.5),
         percentile(&times, 0.99),
         times[times.len() - 1],
+        percentile(&reach, 0.5),
+        reach[reach.len() - 1],
     );
 }
 
@@ -219,9 +260,9 @@ fn main() {
         _ => {}
     }
     println!(
-        "| nodes / edges | fill facts/s | checkpoint ms | load ms | MB loaded / with snapshot | snapshot ms | components ms | dominators ms | blast ms p50 / p99 / max | largest reach | least worlds | largest choke | events/s | ack p99 ms |"
+        "| nodes / edges | fill facts/s | checkpoint ms | load ms | MB loaded / with snapshot | snapshot ms | components ms | dominators ms | blast ms p50 / p99 / max | largest reach | callers of a hub ms p50 / max (largest) | least worlds | largest choke | events/s | ack p99 ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for (nodes, edges) in SIZES {
         let folder = std::env::temp_dir().join(format!("isobar-lineage-scale-{}-{nodes}", std::process::id()));
         for step in ["prepare", "measure"] {
@@ -229,6 +270,7 @@ fn main() {
             let status = command.arg(step).arg(&folder).args([nodes.to_string(), edges.to_string()]).status().expect("runs");
             assert!(status.success());
         }
+        compare(&folder.display().to_string(), nodes, edges);
         std::fs::remove_dir_all(&folder).expect("the folder is ours");
     }
 }

@@ -9,6 +9,7 @@ pub mod dominators;
 pub mod single;
 pub mod blast;
 pub mod cause;
+pub mod value;
 pub(crate) mod order;
 pub(crate) mod reach;
 pub(crate) mod worlds;

@@ -11,8 +11,8 @@ use crate::model::key::{self, MAX_PART_BYTES};
 use crate::model::{Attributes, Class, EdgeBody, Evidence, NodeBody, NodeKey, Relation, TypeBody};
 use crate::{Error, Result};
 
-/// Largest event as JSON. An OpenLineage event of 20 MiB fits.
-pub const MAX_EVENT_BYTES: usize = 32 << 20;
+/// Largest event as JSON. An OpenLineage event of 20 MiB fits, with the facts that it makes.
+pub const MAX_EVENT_BYTES: usize = 48 << 20;
 
 /// Longest id of an event.
 pub const MAX_ID_BYTES: usize = 512;
@@ -22,6 +22,9 @@ pub const MAX_SOURCE_BYTES: usize = 128;
 
 /// Largest attributes, descriptions, tags and owners of one fact together, about.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// Largest document.
+pub const MAX_DOCUMENT_BYTES: usize = 256 << 10;
 
 /// Events may be from the future by so much, because clocks differ.
 pub const MAX_FUTURE_MS: i64 = 10 * 60 * 1000;
@@ -52,6 +55,9 @@ pub struct Event {
     /// withdrawn as of `at_ms`. Equal to `at_ms` if this event alone says everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_since_ms: Option<i64>,
+    /// What the facts were made of, as it came. The log keeps it; the graph does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Box<str>>,
 }
 
 /// One thing that is so.
@@ -78,6 +84,8 @@ pub enum Fact {
     Type(TypeFact),
     /// This scope does not say so any more.
     TypeGone(TypeGone),
+    /// A document about a node: what is kept beside the graph, such as a run of a job.
+    Document(DocumentFact),
 }
 
 /// A node is there.
@@ -173,6 +181,18 @@ pub struct TypeFact {
     pub body: TypeBody,
 }
 
+/// A document about a node. The last one of a name counts; it has no history, and of many the ones said last are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentFact {
+    /// Which node it belongs to.
+    pub node: NodeKey,
+    /// Its name among the documents of the node, as in `run/01a200c5-b4cc-774c-bb18-7a9dc329eb5f`.
+    pub name: String,
+    /// What it says; null removes it.
+    pub body: Value,
+}
+
 /// A type is not there any more.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,7 +204,7 @@ pub struct TypeGone {
 impl Event {
     /// An event of one source without facts yet.
     pub fn new(id: impl Into<String>, source: impl Into<String>, scope: impl Into<String>, at_ms: i64) -> Self {
-        Self { id: id.into(), source: source.into(), scope: scope.into(), at_ms, facts: Vec::new(), complete_since_ms: None }
+        Self { id: id.into(), source: source.into(), scope: scope.into(), at_ms, facts: Vec::new(), complete_since_ms: None, raw: None }
     }
 
     /// Reads an event from JSON.
@@ -285,6 +305,7 @@ impl Fact {
                 key::check_kind(&fact.name).map_err(|e| e.within("type.name"))?;
                 fact.body.check().map_err(|e| e.within("type.body"))
             }
+            Self::Document(fact) => check_document(fact).map_err(|e| e.within("document")),
             Self::NodeGone(_) | Self::EdgeGone(_) | Self::AliasGone(_) | Self::SeparateGone(_) | Self::TypeGone(_) => Ok(()),
         }
     }
@@ -303,6 +324,17 @@ fn check_names(alias: &NodeKey, canonical: &NodeKey, rule: &str) -> Result<()> {
     }
     if rule.len() > MAX_SOURCE_BYTES * 8 {
         return Err(Error::invalid("rule", format!("has {} bytes, more than {}; shorten it", rule.len(), MAX_SOURCE_BYTES * 8)));
+    }
+    Ok(())
+}
+
+fn check_document(fact: &DocumentFact) -> Result<()> {
+    if fact.name.is_empty() || fact.name.len() > MAX_ID_BYTES {
+        return Err(Error::invalid("name", format!("has {} bytes; give 1 to {MAX_ID_BYTES}", fact.name.len())));
+    }
+    let bytes = size(&fact.body);
+    if bytes > MAX_DOCUMENT_BYTES {
+        return Err(Error::invalid("body", format!("has about {bytes} bytes, more than {MAX_DOCUMENT_BYTES}; shorten it")));
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! One graph of services and data over time: who depends on whom, who said so, and what a failure would touch.
 //!
 //! Facts come as events, which go to a numbered log in the object store and fold into a temporal graph. A snapshot is the graph as
-//! of one time; every question is asked of a snapshot. This crate knows neither HTTP nor where events and metrics come from.
+//! of one time; every question is asked of a snapshot. Around that core are the sources that make events, the alerts whose impact is
+//! assessed, and the HTTP API. Numbers come and go through the traits of `isobar_block::promql`; this crate knows no query engine.
 
 pub mod model;
 pub mod event;
@@ -12,6 +13,19 @@ pub mod diff;
 pub mod analysis;
 pub mod store;
 pub mod import;
+pub mod openlineage;
+pub mod marquez;
+pub mod traces;
+pub mod mesh;
+pub mod watch;
+pub mod alerts;
+pub mod capacity;
+pub mod info;
+pub mod table;
+pub mod dot;
+pub mod settings;
+pub mod service;
+pub mod http;
 mod error;
 #[cfg(test)]
 mod testing;

@@ -7,6 +7,8 @@ pub(crate) mod chunks;
 pub(crate) mod fold;
 pub(crate) mod check;
 pub(crate) mod recent;
+pub(crate) mod documents;
+pub(crate) mod raws;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use parking_lot::RwLock;
 use crate::history::{Body, Claims, OPEN_MS, SourceId};
 use crate::model::{EdgeBody, NodeBody, NodeKey, Relation, TypeBody};
 use chunks::Chunks;
+use documents::Documents;
+use raws::Raws;
 use recent::RecentIds;
 
 /// Most different kinds of nodes.
@@ -146,6 +150,10 @@ pub(crate) enum Subject {
 pub(crate) struct State {
     pub frozen: Frozen,
     pub recent: RecentIds,
+    /// What is kept beside the graph. It has no history.
+    pub documents: Documents,
+    /// Where the events are that came as text.
+    pub raws: Raws,
     source_ids: HashMap<(Arc<str>, Arc<str>), SourceId>,
     /// By source, everything that it has ever claimed.
     subjects: Vec<Vec<Subject>>,

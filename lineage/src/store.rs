@@ -7,6 +7,9 @@
 mod entry;
 mod checkpoint;
 mod commit;
+mod documents;
+mod raws;
+mod said;
 mod snapshots;
 
 use std::collections::VecDeque;
@@ -37,6 +40,8 @@ pub const READ_AHEAD: usize = 32;
 
 /// An append gives up after it has lost against so many others.
 pub const MAX_COMMIT_TRIES: usize = 100;
+
+pub use raws::{MAX_RAW_BYTES, MAX_RAW_ENTRIES, RawEvents};
 
 /// How the store works. Values are checked by [`LineageStore::open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +134,10 @@ pub struct Sizes {
     pub edges: usize,
     /// Source scopes that ever spoke.
     pub sources: usize,
+    /// Documents that are kept.
+    pub documents: usize,
+    /// Bytes of them.
+    pub document_bytes: usize,
     /// Bytes of events that wait to be written.
     pub queued_bytes: usize,
 }
@@ -195,8 +204,9 @@ impl LineageStore {
         let state = self.state.read();
         let frozen = &state.frozen;
         let (version, nodes, edges, sources) = (frozen.version, frozen.nodes.len(), frozen.edges.len(), frozen.sources.len());
+        let (documents, document_bytes) = state.documents.size();
         drop(state);
-        Sizes { version, nodes, edges, sources, queued_bytes: self.queue.lock().bytes }
+        Sizes { version, nodes, edges, sources, documents, document_bytes, queued_bytes: self.queue.lock().bytes }
     }
 
     /// Reads the entries up to `last` that were there at the start, several at a time, and then whatever follows.
@@ -261,6 +271,7 @@ impl LineageStore {
         let mut changes = Changes::default();
         {
             let mut state = self.state.write();
+            state.raws.add(number, events.iter().filter(|e| raws::is_raw(&e.source, e.raw.is_some())).map(|e| e.at_ms));
             for event in events {
                 changes.join(state.fold(event));
             }
@@ -346,12 +357,12 @@ impl LineageStore {
     /// # Errors
     /// [`Error::Block`] if the store fails; the log is still whole.
     pub async fn checkpoint(&self) -> Result<()> {
-        let (frozen, recent) = {
+        let (frozen, beside) = {
             let state = self.state.read();
-            (state.frozen.clone(), state.recent.iter().collect::<Vec<_>>())
+            (state.frozen.clone(), checkpoint::Beside::of(&state))
         };
         let number = frozen.version;
-        let written = tokio::task::spawn_blocking(move || checkpoint::write(&frozen, &recent)).await.expect("writing does not panic");
+        let written = tokio::task::spawn_blocking(move || checkpoint::write(&frozen, &beside)).await.expect("writing does not panic");
         let content = written.map_err(|e| isobar_block::Error::io("checkpoint in memory", e))?;
         self.log.checkpoint(number, &content).await?;
         self.checkpoint_bytes.store(content.len() as u64, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use datafusion::physical_plan::ExecutionPlan;
 
 pub use raw::RawPlan;
 pub use resolution::SourceResolution;
+pub(crate) use resolution::coarser_than_raw;
 pub use selectors::{Selected, Selection, select};
 
 use crate::exec::chunk::Chunk;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use isobar_block::{
-    Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, Selected, SeriesRun, SeriesSet, Source, TenantId, TimeRange,
-    Timestamps, Want,
+    Coverage, Exemplar, Labels, LabelsRef, Matcher, Metadata, Result, SampleBuf, Selected, SeriesRun, SeriesSet, Source, TenantId,
+    TimeRange, Timestamps, Want,
 };
 use parking_lot::Mutex;
 
@@ -117,6 +117,11 @@ impl Source for MemorySource {
         let inside = |list: &[Exemplar]| list.iter().filter(|e| range.contains(e.timestamp_ms)).cloned().collect::<Vec<_>>();
         let matching = self.exemplars.iter().filter(|(labels, _)| Matcher::all_match(matchers, labels.as_ref()));
         Ok(matching.map(|(labels, list)| (labels.clone(), inside(list))).filter(|(_, list)| !list.is_empty()).collect())
+    }
+
+    async fn coverage(&self, _matchers: &[Matcher], range: TimeRange) -> Result<Coverage> {
+        let slices = if self.kept.is_empty() { vec![(0, range)] } else { rollup::slices(&self.kept, range, 0) };
+        Ok(Coverage { warnings: self.warnings.clone(), resolutions_ms: slices.iter().map(|(resolution_ms, _)| *resolution_ms).collect() })
     }
 
     async fn metadata(&self, metric: Option<&str>) -> Result<Vec<(String, Vec<Metadata>)>> {

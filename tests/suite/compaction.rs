@@ -97,7 +97,7 @@ impl Blocks {
     fn compact(&self, data: &Path) -> Command {
         let mut command = Command::new(Isobar::binary());
         command.arg("compact").arg("--data").arg(data).args(&self.place);
-        command.args(["--compactor.delete-delay=0s", "--compactor.memory=64MB"]);
+        command.args(["--compactor.delete-delay=0s", "--compactor.memory=96MiB"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }

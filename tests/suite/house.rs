@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("isobar-compactor", &["isobar-block"]),
     ("isobar-query", &["isobar-block"]),
     ("isobar-lineage", &["isobar-block"]),
-    ("isobar", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
+    ("isobar", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-lineage", "isobar-query"]),
     ("isobar-tests", &["isobar-block", "isobar-compactor", "isobar-ingest", "isobar-query"]),
 ];
 

@@ -11,6 +11,7 @@ use isobar_tests::answers::{difference, series};
 use isobar_tests::histogram_target::HistogramTarget;
 use isobar_tests::isobar::Isobar;
 use isobar_tests::process::{Process, free_port, program, wait_for};
+use isobar_tests::s3::S3Server;
 use serde_json::Value;
 
 const STEP_S: i64 = 15;
@@ -325,4 +326,89 @@ fn a_damaged_block_is_named_and_the_others_are_imported() {
     std::fs::write(&text, "up 1 1700000000\nup x 1700000015\n# EOF\n").expect("written");
     let (output, code) = isobar(&["blocks", "import", "openmetrics", path(&text), "--data", path(&data)]);
     assert!(code == 1 && output.contains("wrong.om: line 2: \"x\" is not a number"), "{output}");
+}
+
+/// Puts the blocks of a folder into the bucket, each under an id of its own, as a sidecar of Thanos with these labels does.
+async fn upload(blocks: &Path, s3: &S3Server, labels: Value, number: u32) -> usize {
+    let client = reqwest::Client::new();
+    let mut uploaded = 0;
+    for block in std::fs::read_dir(blocks).expect("lists").map(|e| e.expect("a block").path()) {
+        let name = block.file_name().and_then(|n| n.to_str()).expect("an id");
+        let id = format!("{}{number:02}", &name[..name.len() - 2]);
+        let mut meta: Value = serde_json::from_slice(&std::fs::read(block.join("meta.json")).expect("meta")).expect("JSON");
+        meta["ulid"] = id.clone().into();
+        meta["thanos"] = serde_json::json!({"version": 1, "labels": labels, "downsample": {"resolution": 0}, "source": "sidecar"});
+        let file = |path: &str| std::fs::read(block.join(path)).expect("a file of the block");
+        let mut files = vec![("index".to_owned(), file("index")), ("meta.json".into(), meta.to_string().into_bytes())];
+        for chunks in std::fs::read_dir(block.join("chunks")).expect("lists") {
+            let path = format!("chunks/{}", chunks.expect("a file").file_name().to_str().expect("a number"));
+            files.push((path.clone(), file(&path)));
+        }
+        for (path, bytes) in files {
+            let url = format!("http://127.0.0.1:{}/thanos/{id}/{path}", s3.port());
+            let answer = client.put(url).body(bytes).send().await.expect("the S3 server answers");
+            assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        }
+        uploaded += 1;
+    }
+    uploaded
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_thanos_is_imported() {
+    let server = Isobar::start(&["--self-scrape.interval=0"]).await;
+    let s3 = S3Server::start(server.folder()).await;
+    let made = reqwest::Client::new().put(format!("http://127.0.0.1:{}/thanos", s3.port())).send().await.expect("answers");
+    assert!(made.status().is_success());
+    let end_s = end_s();
+    let blocks = make_blocks(server.folder(), &text(end_s, 7, 6));
+    copy(&blocks, &server.folder().join("prometheus/data"));
+    let (_process, port) = prometheus(&server.folder().join("prometheus"), "global: {scrape_interval: 1h}\n").await;
+    // An HA pair with a sidecar each, and another cluster.
+    let labels = |cluster: &str, replica: &str| serde_json::json!({"cluster": cluster, "prometheus_replica": replica});
+    let mut number = 0;
+    for (i, (cluster, replica)) in [("eu", "a"), ("eu", "b"), ("us", "a")].into_iter().enumerate() {
+        number += upload(&blocks, &s3, labels(cluster, replica), i as u32).await;
+    }
+    let config = std::fs::read_to_string(s3.write_config(server.folder(), s3.port())).expect("is there");
+    let bucket = server.folder().join("thanos.yml");
+    std::fs::write(&bucket, config.replace("bucket: metrics", "bucket: thanos")).expect("is written");
+    let args = ["blocks", "import", "tsdb", "--from.config-file", path(&bucket), "--data", path(server.data())];
+    let (output, code) = isobar(&args);
+    assert!(code == 0 && output.contains(&format!("{number} blocks imported")), "{output}");
+    wait_for("the server sees the blocks", Duration::from_secs(60), async || {
+        let count = ask(server.port(), "query", &[("query", "count(reqs_total)".into()), ("time", (end_s - 60).to_string())]).await;
+        (count["result"][0]["value"][1] == "12").then_some(())
+    })
+    .await;
+    let (at_s, range_s) = (end_s as f64 - 7.5, 6.0 * 3600.0);
+    let mut compared = 0;
+    for query in [
+        "reqs_total",
+        "rate(reqs_total[5m])",
+        "sum by (cluster, job) (rate(reqs_total[5m]))",
+        "resets(reqs_total[1h])",
+        "temp",
+        "quantile_over_time(0.9, temp[10m])",
+        "odd",
+        "count_over_time(odd[30m])",
+    ] {
+        let parameters = |query: String| {
+            let [start, end, step] = [at_s - range_s, at_s, range_s / 40.0].map(|n| format!("{n:.3}"));
+            [("query", query), ("start", start), ("end", end), ("step", step)]
+        };
+        for cluster in ["eu", "us"] {
+            // Prometheus does not know the labels that its sidecar adds.
+            let expected = format!("label_replace({query}, \"cluster\", \"{cluster}\", \"\", \"\")");
+            let expected = series(&ask(port, "query_range", &parameters(expected)).await);
+            let got = series(&ask(server.port(), "query_range", &parameters(query.to_owned())).await);
+            let of_cluster = got.into_iter().filter(|(labels, _)| labels.contains(&format!("\"cluster\":\"{cluster}\""))).collect();
+            assert!(!expected.is_empty(), "{query} compares nothing");
+            assert_eq!(difference(&expected, &of_cluster), None, "{query} of {cluster}");
+            compared += expected.len();
+        }
+    }
+    println!("{number} blocks, {compared} series compared");
+    let (output, code) = isobar(&args);
+    assert!(code == 0 && output.contains("0 blocks imported") && output.contains(&format!("{number} imported before")), "{output}");
 }

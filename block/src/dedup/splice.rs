@@ -4,6 +4,7 @@
 //! follows on one of another replica may be lower although nothing was reset, and `rate` would take that for a restart. Such a
 //! sample is dropped, as long as it is near; further on a lower value is believed.
 
+use super::borders::LATE_MS;
 use super::layout::Run;
 use crate::histogram::{Counts, ResetHint};
 use crate::{SampleBuf, is_stale};
@@ -54,7 +55,7 @@ fn goes_down(replicas: &[&SampleBuf], last: &Run, next: &Run) -> bool {
 
 /// How high a counter stands.
 #[derive(Clone, Copy, PartialEq)]
-enum Level {
+pub(super) enum Level {
     Float(f64),
     /// The count of a native histogram.
     Count(f64),
@@ -63,7 +64,7 @@ enum Level {
 }
 
 impl Level {
-    fn is_below(self, other: Self) -> bool {
+    pub fn is_below(self, other: Self) -> bool {
         match (self, other) {
             (Self::Float(a), Self::Float(b)) | (Self::Count(a), Self::Count(b)) => a < b,
             _ => false,
@@ -78,7 +79,8 @@ impl Level {
     }
 }
 
-fn level(samples: &SampleBuf, at: usize) -> Level {
+/// Of one sample.
+pub(super) fn level(samples: &SampleBuf, at: usize) -> Level {
     let value = samples.values[at];
     if is_stale(value) {
         return Level::None;
@@ -125,9 +127,26 @@ impl Splice<'_> {
             // Nothing is known of the right replica before: the left one tells whether it saw a reset afterwards.
             None => match self.sample_after(last.replica, left, next.window_ms) {
                 Some(later) => !level(before, later).is_below(level(before, left)),
-                None => !level(after, right).is_below_half_of(level(before, left)),
+                None => {
+                    !level(after, right).is_below_half_of(level(before, left))
+                        || !self.stays_below(next, right, (left_ms, level(before, left)))
+                }
             },
         }
+    }
+
+    /// Whether the replica's samples after `right` begin below a level, too, where they are too late to have been overtaken by a
+    /// late reading of it.
+    fn stays_below(&self, next: &Run, right: usize, (left_ms, left): (i64, Level)) -> bool {
+        let mut at = right;
+        while let Some(later) = self.sample_after(next.replica, at, next.window_ms) {
+            let is_below = level(self.replicas[next.replica], later).is_below(left);
+            if !is_below || self.replicas[next.replica].timestamps[later] - left_ms > LATE_MS {
+                return is_below;
+            }
+            at = later;
+        }
+        false
     }
 
     /// The last sample before `end` that is no stale marker and in the window.
@@ -152,44 +171,52 @@ impl Splice<'_> {
     /// The replica's own steps from sample to sample, from `from` to `to`, both inside.
     fn steps(&self, replica: usize, from: usize, to: usize) -> impl Iterator<Item = (Level, Level)> {
         let samples = self.replicas[replica];
-        let mut before = Level::None;
-        (from..=to).map(|at| level(samples, at)).filter(|level| *level != Level::None).filter_map(move |now| {
-            let step = (before, now);
-            before = now;
-            (step.0 != Level::None).then_some(step)
-        })
+        steps((from..=to).map(|at| level(samples, at)))
     }
 
-    /// Whether the series looks like a counter in a window, in every replica: it seldom goes down, and it has the name of one, or is a
-    /// histogram, or mostly goes up and, if down, to less than half, and does not tell the time.
+    /// Whether the series looks like a counter in a window, in every replica.
     fn is_counter(&mut self, window_ms: i64) -> bool {
         if let Some((of, known)) = self.counter
             && of == window_ms
         {
             return known;
         }
-        let by_name = COUNTER_ENDINGS.iter().any(|ending| self.metric.ends_with(ending));
         let is_counter = (0..self.replicas.len()).all(|replica| {
             let times = &self.replicas[replica].timestamps;
             let start = times.partition_point(|t| *t < window_ms);
             let end = start + times[start..].partition_point(|t| t - window_ms < super::DEDUP_WINDOW_MS);
-            if start == end {
-                return true;
-            }
-            let is_histogram = matches!(level(self.replicas[replica], start), Level::Count(_));
-            let (mut falls, mut soft_falls, mut rises, mut steps) = (0, 0, 0, 0);
-            for (before, now) in self.steps(replica, start, end - 1) {
-                steps += 1;
-                rises += usize::from(before.is_below(now));
-                falls += usize::from(now.is_below(before));
-                soft_falls += usize::from(now.is_below(before) && !now.is_below_half_of(before));
-            }
-            let is_rising = || soft_falls == 0 && rises * 2 >= steps && !is_clock(times[start], self.replicas[replica].values[start]);
-            falls * 8 <= steps && (by_name || is_histogram || is_rising())
+            let samples = self.replicas[replica];
+            start == end || is_counter(self.metric, (samples, start), (start..end).map(|at| level(samples, at)))
         });
         self.counter = Some((window_ms, is_counter));
         is_counter
     }
+}
+
+/// Steps from sample to sample.
+fn steps(levels: impl Iterator<Item = Level>) -> impl Iterator<Item = (Level, Level)> {
+    let mut before = Level::None;
+    levels.filter(|level| *level != Level::None).filter_map(move |now| {
+        let step = (before, now);
+        before = now;
+        (step.0 != Level::None).then_some(step)
+    })
+}
+
+/// Whether samples of which `first` is the first look like a counter: they seldom go down, and it has the name of one, or is a
+/// histogram, or mostly goes up and, if down, to less than half, and does not tell the time.
+pub(super) fn is_counter(metric: &str, (samples, first): (&SampleBuf, usize), levels: impl Iterator<Item = Level>) -> bool {
+    let by_name = COUNTER_ENDINGS.iter().any(|ending| metric.ends_with(ending));
+    let is_histogram = matches!(level(samples, first), Level::Count(_));
+    let (mut falls, mut soft_falls, mut rises, mut number) = (0, 0, 0, 0);
+    for (before, now) in steps(levels) {
+        number += 1;
+        rises += usize::from(before.is_below(now));
+        falls += usize::from(now.is_below(before));
+        soft_falls += usize::from(now.is_below(before) && !now.is_below_half_of(before));
+    }
+    let is_rising = || soft_falls == 0 && rises * 2 >= number && !is_clock(samples.timestamps[first], samples.values[first]);
+    falls * 8 <= number && (by_name || is_histogram || is_rising())
 }
 
 /// Whether a gauge holds the time, in seconds or milliseconds, as the time when something was last seen.

@@ -1,6 +1,6 @@
 //! Deduplication against simulated scrapes of one truth by several servers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use proptest::prelude::*;
@@ -10,6 +10,8 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::histogram::{Counts, Histogram, ResetHint};
 use crate::stale_nan;
+
+mod borders;
 
 const INTERVAL_MS: i64 = 15_000;
 
@@ -119,17 +121,34 @@ fn check_any(replicas: &[SampleBuf], result: &SampleBuf) {
     assert!(bits(result).iter().all(|s| written.contains(s)), "nobody wrote this sample");
     let again = dedup("m", vec![result.clone()]);
     assert_eq!(bits(&again), bits(result));
-    // The same for every window on its own.
-    let mut windows: BTreeMap<i64, Vec<SampleBuf>> = BTreeMap::new();
-    for (i, replica) in replicas.iter().enumerate() {
-        for (at, t_ms) in replica.timestamps.iter().enumerate() {
-            let window = windows.entry(t_ms.div_euclid(DEDUP_WINDOW_MS)).or_insert_with(|| vec![SampleBuf::default(); replicas.len()]);
-            window[i].timestamps.make_mut().push(*t_ms);
-            window[i].values.push(replica.values[at]);
-        }
+    for metric in ["m", "m_total"] {
+        check_every_start(metric, replicas);
     }
-    let by_window: Vec<(i64, u64)> = windows.into_values().flat_map(|window| bits(&dedup("m_total", window))).collect();
-    assert_eq!(by_window, bits(&dedup("m_total", replicas.to_vec())), "a window depends on others");
+}
+
+/// The same for every window with the one before it, as a query that starts in it reads them.
+fn check_every_start(metric: &str, replicas: &[SampleBuf]) {
+    let whole = bits(&dedup(metric, replicas.to_vec()));
+    let windows: BTreeSet<i64> = replicas.iter().flat_map(|r| r.timestamps.iter().map(|t| t.div_euclid(DEDUP_WINDOW_MS))).collect();
+    for window in windows {
+        let of = |t_ms: &i64| t_ms.div_euclid(DEDUP_WINDOW_MS);
+        let read = replicas.iter().map(|r| part(r, |t| (window - 1..=window).contains(&of(&t)))).collect();
+        let alone: Vec<_> = bits(&dedup(metric, read)).into_iter().filter(|(t, _)| of(t) == window).collect();
+        let expected: Vec<_> = whole.iter().copied().filter(|(t, _)| of(t) == window).collect();
+        assert_eq!(alone, expected, "a window depends on others than the one before");
+    }
+}
+
+/// The samples whose times are accepted.
+fn part(samples: &SampleBuf, accept: impl Fn(i64) -> bool) -> SampleBuf {
+    let kept: Vec<usize> = (0..samples.len()).filter(|i| accept(samples.timestamps[*i])).collect();
+    let histogram = |i: &usize| samples.histograms.iter().find(|(at, _)| *at as usize == *i).map(|(_, h)| h.clone());
+    SampleBuf {
+        timestamps: Timestamps::unshared(kept.iter().map(|i| samples.timestamps[*i]).collect()),
+        values: kept.iter().map(|i| samples.values[*i]).collect(),
+        histograms: kept.iter().enumerate().filter_map(|(n, i)| Some((n as u32, histogram(i)?))).collect(),
+        counts: Vec::new(),
+    }
 }
 
 /// The result goes before the replicas that it was made of.
@@ -216,7 +235,7 @@ fn series_of_a_target_share_timestamps_and_change_no_result() {
         replicas.iter_mut().for_each(|r| r.values.iter_mut().for_each(|v| *v += f64::from(i)));
         let expected = dedup("m", replicas.to_vec());
         let mut out = SampleBuf::default();
-        dedup_all.dedup("m", &mut replicas, &mut out);
+        dedup_all.dedup("m", &mut replicas, false, &mut out);
         assert_eq!(bits(&out), bits(&expected));
         assert_ne!(out.timestamps.id(), 0);
         ids.insert(out.timestamps.id());
@@ -462,7 +481,7 @@ proptest! {
                 (0..2).map(|r| Scraper { marks: i % 3 == 1, gaps: 0.1, ..Scraper::new(seed.wrapping_add(i % 3 * 2 + r)) }.scrape(300, |t| t as f64)).collect()
             });
             let mut out = SampleBuf::default();
-            together.dedup("m_total", &mut target.clone(), &mut out);
+            together.dedup("m_total", &mut target.clone(), false, &mut out);
             prop_assert_eq!(bits(&out), bits(&dedup("m_total", target.clone())));
         }
     }

@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 
 use crate::labels::METRIC_NAME;
 use crate::mask::Mask;
-use crate::{Exemplar, Labels, MatchOp, Matcher, Metadata, Result, Selected, Source, TimeRange, Want};
+use crate::{Coverage, Exemplar, Labels, MatchOp, Matcher, Metadata, Result, Selected, Source, TimeRange, Want};
 
 /// So many series are looked at before others get a turn.
 const SERIES_PER_TURN: usize = 1 << 13;
@@ -100,6 +100,10 @@ impl Source for Masked {
             !exemplars.is_empty()
         });
         Ok(found)
+    }
+
+    async fn coverage(&self, matchers: &[Matcher], range: TimeRange) -> Result<Coverage> {
+        self.inner.coverage(matchers, range).await
     }
 
     /// Without that of metrics of which every series is hidden.

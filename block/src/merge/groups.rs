@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::labels::METRIC_NAME;
 use crate::{Labels, LabelsRef, SeriesSet};
 
 /// A row of a set.
@@ -20,6 +19,17 @@ pub(super) struct Member {
     pub replica: u32,
 }
 
+/// What groups have of replicas.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Replicas {
+    /// Series without replica labels.
+    None,
+    /// Series of one replica.
+    One,
+    /// Series of several replicas, of which one may have no replica labels.
+    Several,
+}
+
 /// Rows by logical series.
 #[derive(Default)]
 pub(super) struct Groups {
@@ -31,7 +41,7 @@ pub(super) struct Groups {
 impl Groups {
     /// Finds the logical series of `sets`. Members of a group ascend by replica, then by set.
     pub fn of(sets: &[Arc<dyn SeriesSet>], replica_labels: &[String]) -> Self {
-        let mut replicas = Replicas::default();
+        let mut replicas = Numbers::default();
         let mut lists: Vec<Self> = sets
             .iter()
             .enumerate()
@@ -45,7 +55,7 @@ impl Groups {
             .collect();
         let compare = |a: &Member, b: &Member| {
             let (a_set, b_set) = (&sets[a.set as usize], &sets[b.set as usize]);
-            compare_without(a_set.labels(a.row as usize), b_set.labels(b.row as usize), replica_labels)
+            a_set.labels(a.row as usize).cmp_without(b_set.labels(b.row as usize), replica_labels)
         };
         // Neighbours are merged pair by pair: one comparison for each series that both have, as for each that only one has.
         while lists.len() > 1 {
@@ -83,12 +93,14 @@ impl Groups {
         self.members(group..group + 1)
     }
 
-    /// Whether one of a run of groups has several replicas.
-    pub fn has_replicas(&self, mut groups: Range<usize>) -> bool {
-        groups.any(|group| {
-            let members = self.group(group);
-            members[0].replica != members[members.len() - 1].replica
-        })
+    /// The most that one of a run of groups has.
+    pub fn replicas(&self, groups: Range<usize>) -> Replicas {
+        let of_group = |group| match self.group(group) {
+            [first, .., last] if first.replica != last.replica => Replicas::Several,
+            [first, ..] if first.replica > 0 => Replicas::One,
+            _ => Replicas::None,
+        };
+        groups.map(of_group).max().unwrap_or(Replicas::None)
     }
 
     /// A set whose rows are logical series already.
@@ -98,18 +110,18 @@ impl Groups {
     }
 
     /// A set that may hold several replicas of a series.
-    fn of_replicas(set: u32, series: &dyn SeriesSet, replica_labels: &[String], replicas: &mut Replicas) -> Self {
+    fn of_replicas(set: u32, series: &dyn SeriesSet, replica_labels: &[String], replicas: &mut Numbers) -> Self {
         let mut groups = Self::of_rows(set, series.len());
         for member in &mut groups.members {
             member.replica = replicas.number(series.labels(member.row as usize), replica_labels);
         }
         let labels = |member: &Member| series.labels(member.row as usize);
         // Without the replica labels the rows are a few ascending runs, which a stable sort only has to merge.
-        groups.members.sort_by(|a, b| compare_without(labels(a), labels(b), replica_labels));
+        groups.members.sort_by(|a, b| labels(a).cmp_without(labels(b), replica_labels));
         groups.ends.clear();
         for (i, member) in groups.members.iter().enumerate() {
             let next = groups.members.get(i + 1);
-            if next.is_none_or(|next| compare_without(labels(member), labels(next), replica_labels) != Ordering::Equal) {
+            if next.is_none_or(|next| labels(member).cmp_without(labels(next), replica_labels) != Ordering::Equal) {
                 groups.ends.push(i as u32 + 1);
             }
         }
@@ -156,13 +168,13 @@ impl Groups {
 
 /// Numbers for the values of the replica labels. 0 is a series without any.
 #[derive(Default)]
-struct Replicas {
+struct Numbers {
     numbers: HashMap<Vec<u8>, u32>,
     last: (Vec<u8>, u32),
     bytes: Vec<u8>,
 }
 
-impl Replicas {
+impl Numbers {
     fn number(&mut self, labels: LabelsRef<'_>, replica_labels: &[String]) -> u32 {
         self.bytes.clear();
         labels.keep_into(replica_labels, &mut self.bytes);
@@ -194,53 +206,4 @@ impl Replicas {
         }
         Some(ranks)
     }
-}
-
-/// Compares as [`LabelsRef`] does, as if neither had any of the labels in `without`.
-fn compare_without(a: LabelsRef<'_>, b: LabelsRef<'_>, without: &[String]) -> Ordering {
-    if without.is_empty() {
-        return a.cmp(&b);
-    }
-    // Neighbours in the order have most labels in common, and these need not be looked at one by one.
-    let (same_name, a_rest, b_rest) = without_common_labels(a, b);
-    let by_name = if same_name { Ordering::Equal } else { a.metric_name().as_bytes().cmp(b.metric_name().as_bytes()) };
-    by_name.then_with(|| {
-        let counts = |(name, _): &(&str, &str)| *name != METRIC_NAME && !without.iter().any(|w| w == name);
-        let (mut a, mut b) = (a_rest.iter().filter(counts), b_rest.iter().filter(counts));
-        loop {
-            match (a.next(), b.next()) {
-                (None, None) => return Ordering::Equal,
-                (None, Some(_)) => return Ordering::Less,
-                (Some(_), None) => return Ordering::Greater,
-                (Some(x), Some(y)) => match (x.0.as_bytes(), x.1.as_bytes()).cmp(&(y.0.as_bytes(), y.1.as_bytes())) {
-                    Ordering::Equal => {}
-                    unequal => return unequal,
-                },
-            }
-        }
-    })
-}
-
-/// What follows on the labels that both begin with, and whether the metric's name is among those.
-fn without_common_labels<'a>(a: LabelsRef<'a>, b: LabelsRef<'a>) -> (bool, LabelsRef<'a>, LabelsRef<'a>) {
-    let (a_bytes, b_bytes) = (a.as_bytes(), b.as_bytes());
-    let common = common_bytes(a_bytes, b_bytes);
-    let mut same = 0;
-    let mut same_name = false;
-    for (name, value) in a.iter() {
-        let end = value.as_ptr() as usize + value.len() - a_bytes.as_ptr() as usize;
-        if end > common {
-            break;
-        }
-        same = end;
-        same_name |= name == METRIC_NAME;
-    }
-    // SAFETY: whole labels were taken from the front of canonical bytes; in both they are the same.
-    unsafe { (same_name, LabelsRef::from_bytes_unchecked(&a_bytes[same..]), LabelsRef::from_bytes_unchecked(&b_bytes[same..])) }
-}
-
-/// How many bytes both begin with.
-fn common_bytes(a: &[u8], b: &[u8]) -> usize {
-    let words = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
-    words + a[words..].iter().zip(&b[words..]).take_while(|(a, b)| a == b).count()
 }

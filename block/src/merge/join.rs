@@ -8,19 +8,31 @@ use crate::{SampleBuf, Timestamps};
 /// Joined timestamp vectors that are remembered.
 const MAX_JOINED: usize = 4096;
 
-/// Timestamps in those, 8 bytes each.
+/// Timestamps in those, 8 bytes each, unless somebody has less memory for it.
 const MAX_JOINED_TIMESTAMPS: usize = 8 << 20;
 
 /// Joins samples. It remembers joined timestamps, so that the series of a scrape target go on sharing them, and what is computed
 /// from them, such as the windows of a query, is computed once for all.
-#[derive(Default)]
 pub struct Join {
+    max_remembered: usize,
     spare: SampleBuf,
     joined: HashMap<(u64, u64), Timestamps>,
     remembered: usize,
 }
 
+impl Default for Join {
+    fn default() -> Self {
+        Self::remembering(u64::MAX)
+    }
+}
+
 impl Join {
+    /// Remembers timestamps in `max_bytes` at most.
+    pub(super) fn remembering(max_bytes: u64) -> Self {
+        let max_remembered = usize::try_from(max_bytes / 8).map_or(MAX_JOINED_TIMESTAMPS, |n| n.min(MAX_JOINED_TIMESTAMPS));
+        Self { max_remembered, spare: SampleBuf::default(), joined: HashMap::new(), remembered: 0 }
+    }
+
     /// Takes `later` into `samples`; of two samples at one timestamp that of `later` counts. What is left in `later` has no
     /// meaning.
     pub fn join(&mut self, samples: &mut SampleBuf, later: &mut SampleBuf) {
@@ -58,7 +70,7 @@ impl Join {
             return known.clone();
         }
         let joined = Timestamps::shared(all());
-        if self.joined.len() >= MAX_JOINED || self.remembered + joined.len() > MAX_JOINED_TIMESTAMPS {
+        if self.joined.len() >= MAX_JOINED || self.remembered + joined.len() > self.max_remembered {
             self.joined.clear();
             self.remembered = 0;
         }

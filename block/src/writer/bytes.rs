@@ -29,6 +29,10 @@ impl Bytes {
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         let start = self.size();
         if self.pieces.last().is_none_or(|p| p.bytes.len() >= PIECE_BYTES) {
+            // It has grown by doubling, so that up to a half of it is unused.
+            if let Some(full) = self.pieces.last_mut() {
+                full.bytes.shrink_to_fit();
+            }
             self.pieces.push(Piece { start, bytes: Vec::new() });
         }
         &mut self.pieces.last_mut().expect("one was put there if there was none").bytes

@@ -18,6 +18,13 @@ pub(crate) const KIND_FLOAT: u8 = 0;
 /// Kind of a chunk of native histograms.
 pub(crate) const KIND_HISTOGRAM: u8 = 1;
 
+/// What a chunk takes beside its bytes: its numbers, in lists that grow by doubling.
+const CHUNK_BYTES: usize = 27;
+/// What a timestamp vector takes beside its bytes: row, place by hash, lists that grow by doubling.
+const TIMES_ROW_BYTES: usize = 100;
+/// What the id of a shared timestamp vector takes.
+const TIMES_ID_BYTES: usize = 40;
+
 /// All chunks of a block, by window.
 pub(crate) struct ChunkTable {
     window_ms: i64,
@@ -65,8 +72,9 @@ impl ChunkTable {
         Self { window_ms, windows: BTreeMap::new(), samples: 0, histograms: 0 }
     }
 
+    /// About what the chunks take in memory.
     pub fn encoded_bytes(&self) -> usize {
-        self.windows.values().map(|w| w.data.size() + w.times.data.size() + 14 * w.series.len()).sum()
+        self.windows.values().map(|w| w.data.size() + CHUNK_BYTES * w.series.len() + w.times.memory_bytes()).sum()
     }
 
     /// Adds the samples of a series, which were checked before.
@@ -187,6 +195,10 @@ impl Window {
 }
 
 impl TimesTable {
+    fn memory_bytes(&self) -> usize {
+        self.data.size() + TIMES_ROW_BYTES * self.rows.len() + TIMES_ID_BYTES * self.by_id.len()
+    }
+
     /// The row of `times[range]`, added if it is new.
     fn add(&mut self, times: &Timestamps, range: Range<usize>) -> u32 {
         let by_id = (times.id(), range.start as u32, range.end as u32);

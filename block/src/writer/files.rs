@@ -49,9 +49,13 @@ const STATISTICS_BYTES: usize = 64;
 const MAX_DICTIONARY_BYTES: usize = 1 << 30;
 /// Chunks are looked at in runs of so many when a page is filled: how exactly [`WriterConfig::page_bytes`] is kept.
 const PAGE_STEP_ROWS: usize = 16;
-/// A row group of chunks ends at this size: it is in memory twice while it is encoded, and readers address the bytes of a column
-/// with 31 bits.
+/// A row group of chunks ends at this size: its pages are in memory until it is complete, and readers address the bytes of a
+/// column with 31 bits.
 const MAX_GROUP_BYTES: usize = 16 << 20;
+/// A row group of chunks is handed over in slices of this size, so that it is in memory once and not twice while it is encoded.
+const SLICE_BYTES: usize = 1 << 20;
+/// What a chunk takes in the file at most beside its bytes, as far as it matters: numbers that compress well.
+const MAX_ROW_BYTES: usize = 16;
 /// A row group of timestamp vectors ends after so many timestamps, because readers decode and cache all of it.
 const TIMES_PER_GROUP: usize = 256 << 10;
 /// Exemplars per row group.
@@ -137,23 +141,33 @@ pub(crate) fn chunks(chunks: &mut ChunkTable, config: &WriterConfig) -> Result<P
         properties = delta(properties, column);
     }
     properties = payload(properties);
-    // Growing would copy what is there, and hold it twice meanwhile.
-    let size_bytes = chunks.windows.values().map(|w| w.data.size() + w.series.len()).sum();
-    let mut file = File::with_capacity(schema, properties, size_bytes)?;
+    // Growing would copy what is there, and hold it twice meanwhile. What is not written to takes no memory.
+    let size_bytes: usize = chunks.windows.values().map(|w| w.data.size() + MAX_ROW_BYTES * w.series.len()).sum();
+    let mut file = File::with_capacity(schema, properties, size_bytes + size_bytes / 16)?;
     let mut times_base = 0;
     for (start_ms, window) in &mut chunks.windows {
         let mut start = 0;
         while start < window.series.len() {
             let end = (start + config.chunks_per_group).min(window.series.len());
-            let rows = start..window.data.end_within(start..end, MAX_GROUP_BYTES);
-            file.row_group(chunk_columns(*start_ms, window, times_base, rows.clone()))?;
-            start = rows.end;
-            // They are in the file now; both together would take twice the memory.
-            window.data.free_before(start);
+            let end = window.data.end_within(start..end, MAX_GROUP_BYTES);
+            while start < end {
+                let slice = slice_end(&window.data, start..end);
+                file.rows(chunk_columns(*start_ms, window, times_base, start..slice))?;
+                start = slice;
+                // They are in the file now; both together would take twice the memory.
+                window.data.free_before(start);
+            }
+            file.end_group()?;
         }
         times_base += window.times.rows.len() as u32;
     }
     file.finish()
+}
+
+/// Where the first slice of some rows ends. Pages end where they would without slices, at whole steps.
+fn slice_end(data: &Bytes, rows: std::ops::Range<usize>) -> usize {
+    let fit = data.end_within(rows.clone(), SLICE_BYTES) - rows.start;
+    rows.end.min(rows.start + (fit / PAGE_STEP_ROWS * PAGE_STEP_ROWS).max(PAGE_STEP_ROWS))
 }
 
 fn chunk_columns(start_ms: i64, window: &Window, times_base: u32, rows: std::ops::Range<usize>) -> Vec<ArrayRef> {
@@ -257,7 +271,16 @@ impl File {
     }
 
     pub(super) fn row_group(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
-        self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?;
+        self.rows(columns)?;
+        self.end_group()
+    }
+
+    /// Adds rows to the row group that is being encoded.
+    fn rows(&mut self, columns: Vec<ArrayRef>) -> Result<()> {
+        Ok(self.writer.write(&RecordBatch::try_new(self.schema.clone(), columns)?)?)
+    }
+
+    fn end_group(&mut self) -> Result<()> {
         Ok(self.writer.flush()?)
     }
 

@@ -96,5 +96,8 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.compactor.record(self.tenant, |record| record.running = None);
         self.compactor.metrics.running.set(0);
+        if let Some(while_working) = self.compactor.config.while_working {
+            while_working(false);
+        }
     }
 }

@@ -17,6 +17,7 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::config::{Rules, TenantRules};
 
+mod borders;
 pub(crate) mod slow;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -403,6 +404,41 @@ async fn it_runs_until_it_is_stopped() {
     ] {
         assert!(text.contains(line), "{line} is not in {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_stopped_leaves_no_files() {
+    let objects = testing::object_store();
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut model = write_blocks(&open(&objects), &mut rng, 8).await;
+    let slow: Arc<dyn ObjectStore> = Arc::new(slow::Slow::new(objects.clone(), 13));
+    let (mut stopped_runs, mut n) = (0, 0);
+    while stopped_runs < 20 {
+        n += 1;
+        assert!(n < 200, "only {stopped_runs} runs were stopped in their work");
+        let part = random_part(&mut rng, START_MS + n * HOUR_MS..START_MS + (n + 1) * HOUR_MS);
+        part.write(&open(&objects), START_MS + (n + 1) * HOUR_MS).await;
+        model.extend(&part);
+        let compactor = compactor(&slow, config(), TenantRules::default());
+        let (stop, stopped) = watch::channel(false);
+        let time = Duration::from_millis(rng.random_range(1..200));
+        let stopping = async {
+            tokio::time::sleep(time).await;
+            stop.send(true).expect("it listens");
+            std::future::pending::<()>().await
+        };
+        let end = tokio::select! {
+            end = compactor.run_to_end_or(None, Arc::new(|_| {}), stopped) => end,
+            () = stopping => unreachable!("it waits for ever"),
+        };
+        stopped_runs += usize::from(matches!(end, Err(Error::Canceled)));
+        let state = state(&objects).await;
+        let known: BTreeSet<String> =
+            state.blocks.iter().map(|b| b.ulid).chain(state.retired.iter().map(|r| r.ulid)).map(|id| id.to_string()).collect();
+        let files: Vec<_> = objects.list(Some(&key::blocks(&tenant()))).map_ok(|o| o.location).try_collect().await.expect("lists");
+        assert!(files.iter().all(|f| known.contains(f.parts().nth(2).expect("a block").as_ref())), "files are left after {time:?}");
+    }
+    assert!(Model::read(&objects, &[]).await == model);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,10 +2,11 @@
 
 use isobar_block::{BlockMeta, TenantId, time};
 use rand::seq::SliceRandom;
+use tokio::sync::watch;
 
-use super::Compactor;
 use super::work::End;
-use crate::error::Result;
+use super::{Compactor, STOP_TIME, stopped};
+use crate::error::{Error, Result};
 use crate::plan::Job;
 use crate::status::{LastError, Progress, Report};
 
@@ -20,6 +21,7 @@ impl Compactor {
         &self,
         tenant: &TenantId,
         progress: &(dyn Fn(&Progress) + Send + Sync),
+        stop: &mut watch::Receiver<bool>,
         report: &mut Report,
     ) -> Result<()> {
         let mut failed: Vec<String> = Vec::new();
@@ -37,6 +39,12 @@ impl Compactor {
             let end = loop {
                 tokio::select! {
                     end = &mut work => break end,
+                    () = stopped(stop) => {
+                        self.cancel(tenant);
+                        // It removes what it has written; what takes longer than this is left to the clean-up.
+                        let _ = tokio::time::timeout(STOP_TIME, work).await;
+                        return Err(Error::Canceled);
+                    }
                     _ = ticks.tick() => {
                         let (jobs_left, name) = (jobs.len() as u64, job.to_string());
                         let so_far = self.progress_of(tenant);
@@ -61,6 +69,16 @@ impl Compactor {
             }
         }
         Ok(())
+    }
+}
+
+impl Compactor {
+    /// Retention and clean-up, which can be left at any point.
+    pub(super) async fn upkeep_or(&self, tenant: &TenantId, with_orphans: bool, stop: &mut watch::Receiver<bool>) -> Result<()> {
+        tokio::select! {
+            () = self.upkeep(tenant, with_orphans) => Ok(()),
+            () = stopped(stop) => Err(Error::Canceled),
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isobar_block::catalog::Catalog;
-use isobar_block::{BlockId, BlockMeta, BlockStore, CatalogState, Change, Error as BlockError, Quarantined, TenantId, time};
+use isobar_block::dedup::{DEDUP_WINDOW_MS, whole_windows};
+use isobar_block::{BlockId, BlockMeta, BlockStore, CatalogState, Change, Error as BlockError, Quarantined, TenantId, TimeRange, time};
 
 use super::commit::{Commit, commit};
 use crate::config::{CompactorConfig, TenantRules};
@@ -12,10 +13,6 @@ use crate::downsample::{Downsampling, Due};
 use crate::error::{Error, Result};
 use crate::plan::{Compaction, Job, JobKind, Span};
 use crate::rewrite::{Control, Damage, Failed, Rewrite, visible};
-
-/// Of the memory for a merge this share (1/n) is for what is counted: input, output, labels. The rest is what the allocator and the
-/// compression hold beside it.
-const WORKING_SHARE: u64 = 2;
 
 /// How often a long job looks whether its inputs are still visible.
 const WATCH_INTERVAL: Duration = Duration::from_secs(30);
@@ -98,7 +95,8 @@ impl Worker<'_> {
         let window_ms = if compaction.partial { isobar_block::writer::DEFAULT_WINDOW_MS } else { len_ms.min(MAX_WINDOW_MS) };
         let replica_labels = if compaction.partial { Vec::new() } else { self.rules.replica_labels.clone() };
         let template = Rewrite::template(&inputs, &self.state.tombstones, compaction.level, window_ms, time::now_ms());
-        let rewrite = Rewrite { span: Some(compaction.span), replica_labels, template, ..self.rewrite_of(inputs) };
+        let context = if replica_labels.is_empty() { Vec::new() } else { context(self.state, compaction.span, &inputs) };
+        let rewrite = Rewrite { span: Some(compaction.span), context, replica_labels, template, ..self.rewrite_of(inputs) };
         self.replace(rewrite).await
     }
 
@@ -128,7 +126,7 @@ impl Worker<'_> {
             tenant: self.tenant.clone(),
             state: self.state.clone(),
             replica_labels: self.rules.replica_labels.clone(),
-            memory_bytes: self.config.memory_bytes / WORKING_SHARE,
+            memory_bytes: self.config.working_bytes(),
             created_ms: time::now_ms(),
             control: self.control.clone(),
         }
@@ -142,12 +140,13 @@ impl Worker<'_> {
             tenant: self.tenant.clone(),
             template: Rewrite::template(&inputs, &self.state.tombstones, level, window_ms, time::now_ms()),
             inputs,
+            context: Vec::new(),
             tombstones: self.state.tombstones.clone(),
             span: None,
             levels_ms: self.config.levels.iter().map(|l| l.as_millis() as i64).collect(),
             replica_labels: Vec::new(),
             copies_chunks: true,
-            memory_bytes: self.config.memory_bytes / WORKING_SHARE,
+            memory_bytes: self.config.working_bytes(),
             control: self.control.clone(),
         }
     }
@@ -226,6 +225,22 @@ impl Worker<'_> {
         let ids: Vec<BlockId> = inputs.iter().map(|b| b.ulid).collect();
         self.quarantine(&ids, damages).await
     }
+}
+
+/// The blocks that are read along with the inputs of a span, so that queries see the same after the compaction as before: those
+/// that deduplication looks at for the first samples of the span. Only blocks of level 0 hold replicas.
+fn context(state: &CatalogState, span: Span, inputs: &[Arc<BlockMeta>]) -> Vec<Arc<BlockMeta>> {
+    let read = whole_windows(span.range());
+    let Ok(before) = TimeRange::new(read.start_ms(), span.start_ms.saturating_sub(1)) else { return Vec::new() };
+    let Ok(first) = TimeRange::new(span.start_ms, span.start_ms.saturating_add(DEDUP_WINDOW_MS - 1)) else { return Vec::new() };
+    if !inputs.iter().any(|b| b.level == 0 && b.overlaps(first)) {
+        return Vec::new();
+    }
+    let is_read = |b: &&Arc<BlockMeta>| {
+        let is_input = inputs.iter().any(|i| i.ulid == b.ulid);
+        b.resolution_ms == 0 && b.overlaps(before) && !is_input && state.quarantine_of(b.ulid).is_none()
+    };
+    state.blocks.iter().filter(is_read).cloned().collect()
 }
 
 fn is_of_store(error: &Error) -> bool {

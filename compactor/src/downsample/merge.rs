@@ -19,11 +19,11 @@ use crate::plan::Span;
 use crate::rewrite::{Damages, Families, batches, note};
 
 /// Series whose buckets are loaded at a time, of each block.
-const RUN_SERIES: usize = 64;
+pub(super) const RUN_SERIES: usize = 64;
 
 /// A block that is merged.
-struct Input {
-    reader: Arc<BlockReader>,
+pub(super) struct Input {
+    pub reader: Arc<BlockReader>,
     /// Spans of newer blocks that answer in its place.
     outdated: Vec<Span>,
     deleted: Vec<(Vec<Vec<Matcher>>, TimeRange)>,
@@ -39,13 +39,13 @@ struct Cursor<'a> {
 }
 
 /// What a series has in one block.
-struct Series {
+pub(super) struct Series {
     buckets: Vec<Kept>,
     histograms: Vec<(i64, Arc<Histogram>)>,
 }
 
 /// A bucket that is left.
-struct Kept {
+pub(super) struct Kept {
     bucket: Bucket,
     /// Whether its increase counts from its own first sample, because nothing is left before it in its block.
     begins: bool,
@@ -84,7 +84,7 @@ impl Downsampling {
         outputs.finish(None).await
     }
 
-    async fn open(&self, inputs: &[Arc<BlockMeta>], damages: &Damages) -> Result<Vec<Input>> {
+    pub(super) async fn open(&self, inputs: &[Arc<BlockMeta>], damages: &Damages) -> Result<Vec<Input>> {
         let part = self.memory_bytes / 32;
         let caches =
             SharedCaches::new(&CacheConfig { blocks_bytes: 0, series_bytes: part, chunk_index_bytes: part, chunks_bytes: 4 * part });
@@ -122,7 +122,7 @@ impl Downsampling {
     }
 }
 
-fn no_buckets(block: BlockId) -> Error {
+pub(super) fn no_buckets(block: BlockId) -> Error {
     Error::Invalid { what: "downsampled block", reason: format!("block {block} holds raw samples") }
 }
 
@@ -139,12 +139,24 @@ impl Cursor<'_> {
             self.run = Some(note(self.set.load_buckets(self.loaded.clone()).await, block, damages)?);
         }
         let run = self.run.as_mut().expect("it was loaded just now, or before");
+        let series = note(self.input.read(&self.set, run, row), block, damages)?;
+        self.next += 1;
+        if self.next == self.loaded.end {
+            self.run = None;
+        }
+        Ok(series)
+    }
+}
+
+impl Input {
+    /// What is left of a series of the block.
+    pub(super) fn read(&self, set: &RollupSet, run: &mut BucketRun, row: usize) -> isobar_block::Result<Series> {
         let (mut buckets, mut histograms) = (Vec::new(), SampleBuf::default());
-        note(run.read(row, &mut buckets, &mut histograms), block, damages)?;
-        let labels = self.set.labels(row);
+        run.read(row, &mut buckets, &mut histograms)?;
+        let labels = set.labels(row);
         let matching = |selectors: &[Vec<Matcher>]| selectors.iter().any(|s| Matcher::all_match(s, labels));
-        let deleted: Vec<TimeRange> = self.input.deleted.iter().filter(|(s, _)| matching(s)).map(|(_, range)| *range).collect();
-        let is_left = |t: i64| !deleted.iter().any(|d| d.contains(t)) && !self.input.outdated.iter().any(|span| span.contains(t));
+        let deleted: Vec<TimeRange> = self.deleted.iter().filter(|(s, _)| matching(s)).map(|(_, range)| *range).collect();
+        let is_left = |t: i64| !deleted.iter().any(|d| d.contains(t)) && !self.outdated.iter().any(|span| span.contains(t));
         let mut kept: Vec<Kept> = Vec::with_capacity(buckets.len());
         for (i, bucket) in buckets.iter().enumerate().filter(|(_, b)| is_left(b.last_ms)) {
             let before = i.checked_sub(1).map(|before| buckets[before]);
@@ -157,16 +169,13 @@ impl Cursor<'_> {
         }
         let times = histograms.histograms.iter().map(|(i, h)| (histograms.timestamps[*i as usize], h.clone()));
         let histograms = times.filter(|(t, _)| is_left(*t)).collect();
-        self.next += 1;
-        if self.next == self.loaded.end {
-            self.run = None;
-        }
         Ok(Series { buckets: kept, histograms })
     }
 }
 
-/// The parts of one series, whose buckets do not overlap, as one.
-fn joined(parts: Vec<Series>) -> (Vec<Bucket>, SampleBuf) {
+/// The parts of one series as one. Of two buckets of one time that of the later part counts, unless it begins where the earlier
+/// one has ended: then they are added up.
+pub(super) fn joined(parts: Vec<Series>) -> (Vec<Bucket>, SampleBuf) {
     let mut kept: Vec<Kept> = Vec::new();
     let mut histograms: HashMap<i64, Arc<Histogram>> = HashMap::new();
     for part in parts {
@@ -176,8 +185,13 @@ fn joined(parts: Vec<Series>) -> (Vec<Bucket>, SampleBuf) {
     kept.sort_by_key(|k| k.bucket.start_ms);
     let mut buckets: Vec<Bucket> = Vec::with_capacity(kept.len());
     for Kept { mut bucket, begins } in kept {
-        if let Some(before) = buckets.last().filter(|_| begins) {
-            bucket.increase = continued(before.last, &bucket);
+        match buckets.pop_if(|last| last.start_ms == bucket.start_ms) {
+            Some(earlier) if begins && earlier.last_ms < bucket.first_ms => bucket = sum(&earlier, &bucket),
+            _ => {
+                if let Some(before) = buckets.last().filter(|_| begins) {
+                    bucket.increase = continued(before.last, &bucket);
+                }
+            }
         }
         buckets.push(bucket);
     }
@@ -190,4 +204,18 @@ fn joined(parts: Vec<Series>) -> (Vec<Bucket>, SampleBuf) {
         counts: Vec::new(),
     };
     (buckets, out)
+}
+
+/// A bucket of which a part is one series and the rest another that goes on from there.
+fn sum(earlier: &Bucket, later: &Bucket) -> Bucket {
+    Bucket {
+        count: earlier.count.saturating_add(later.count),
+        sum: earlier.sum + later.sum,
+        min: earlier.min.min(later.min),
+        max: earlier.max.max(later.max),
+        first: earlier.first,
+        first_ms: earlier.first_ms,
+        increase: earlier.increase + continued(earlier.last, later),
+        ..*later
+    }
 }

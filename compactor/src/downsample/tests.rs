@@ -1,5 +1,6 @@
 //! Downsampling from end to end, and its parts against naive computations.
 
+mod edited;
 mod jobs;
 mod planned;
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use isobar_block::{BlockReader, Exemplar, Labels, Metadata, SampleBuf, SeriesSet, Source, TimeRange};
+use isobar_block::mask::Mask;
+use isobar_block::{BlockReader, Exemplar, Labels, LabelsRef, Matcher, Metadata, SampleBuf, SeriesSet, Source, TimeRange};
 
+use super::BATCH_SERIES;
+use super::edit::{Edit, Rewritten};
 use super::relabel::relabel;
-use super::{BATCH_SERIES, Edit, Rewritten, accepts};
 use crate::Result;
 use crate::rewrite::Output;
 use crate::transfer::{Gathered, OnProgress, Progress};
@@ -17,14 +19,25 @@ const MAX_EXAMPLES: usize = 10;
 /// Which series get which labels, in the order in which they are written. Takes memory for the labels of the block.
 pub(super) struct Plan {
     set: Arc<dyn SeriesSet>,
-    series: Vec<(Labels, u32)>,
+    /// The labels that series get, ascending, and their rows in the block.
+    pub series: Vec<(Labels, u32)>,
     pub summary: Rewritten,
 }
 
 impl Plan {
     pub async fn new(reader: &Arc<BlockReader>, edit: &Edit) -> Result<Self> {
         let set = reader.select_series(&[]).await?;
-        let mut summary = Rewritten { series: set.len() as u64, ..Rewritten::default() };
+        let meta = reader.meta();
+        let mut summary = Rewritten {
+            block: meta.ulid,
+            resolution_ms: meta.resolution_ms,
+            series: set.len() as u64,
+            dropped: 0,
+            relabelled: 0,
+            joined: 0,
+            examples: Vec::new(),
+            blocks: Vec::new(),
+        };
         let mut series = Vec::with_capacity(set.len());
         for row in 0..set.len() {
             let labels = set.labels(row);
@@ -59,8 +72,15 @@ impl Plan {
         Ok(Self { set, series, summary })
     }
 
-    /// Writes the series that stay.
-    pub async fn copy(&self, reader: &Arc<BlockReader>, output: &mut Output, on_progress: OnProgress<'_>) -> Result<()> {
+    /// Writes the series of a raw block that stay, as they are without what `mask` hides: under other labels its deletions would
+    /// not find them any more.
+    pub async fn copy(
+        &self,
+        reader: &Arc<BlockReader>,
+        mask: Option<&Mask>,
+        output: &mut Output,
+        on_progress: OnProgress<'_>,
+    ) -> Result<()> {
         let metadata: HashMap<String, Vec<Metadata>> = reader.metadata(None).await?.into_iter().collect();
         let mut exemplars: HashMap<Labels, Vec<Exemplar>> = reader.exemplars(&[], TimeRange::ALL).await?.into_iter().collect();
         let total = Some(self.series.len() as u64);
@@ -74,8 +94,16 @@ impl Plan {
                 if let Some(done) = pending.take() {
                     done.write(output).await?;
                 }
-                next.samples.append(&samples, |_| true);
-                next.exemplars.extend(exemplars.remove(&old.to_owned()).unwrap_or_default());
+                let mut of_series = exemplars.remove(&old.to_owned()).unwrap_or_default();
+                match mask {
+                    None => next.samples.append(&samples, |_| true),
+                    Some(mask) => {
+                        let deleted = mask.deleted(old);
+                        next.samples.append(&samples, |t| !deleted.iter().any(|d| d.contains(t)));
+                        mask.cut_exemplars(old, &mut of_series);
+                    }
+                }
+                next.exemplars.extend(of_series);
                 next.metadata = metadata.get(old.metric_name()).and_then(|known| known.last()).cloned();
                 pending = Some(next);
             }
@@ -120,4 +148,9 @@ impl Pending {
         self.exemplars.sort_by_key(|e| e.timestamp_ms);
         output.push(&self.labels, self.metadata.as_ref(), &self.samples.take(), &self.exemplars).await
     }
+}
+
+/// Whether one of the selectors accepts the series.
+fn accepts(selectors: &[Vec<Matcher>], labels: LabelsRef<'_>) -> bool {
+    selectors.iter().any(|matchers| Matcher::all_match(matchers, labels))
 }

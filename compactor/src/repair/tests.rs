@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use isobar_block::meta::{CHECKSUMS_FILE, CHUNKS_FILE, META_FILE, SERIES_FILE, TIMES_FILE};
 use isobar_block::{
-    BlockStoreConfig, BlockWriter, Exemplar, Labels, MatchOp, Metadata, MetricType, Quarantined, SampleBuf, TimeRange, Timestamps, Want,
-    key,
+    BlockStoreConfig, BlockWriter, Exemplar, Labels, MatchOp, Matcher, Metadata, MetricType, Quarantined, SampleBuf, TimeRange, Timestamps,
+    Want, key,
 };
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::relabel::{Action, RuleText};
+use super::relabel::{Action, Rule, RuleText};
 use super::*;
 
 const SERIES: usize = 60;
@@ -75,7 +75,7 @@ async fn read(blocks: &BlockStore) -> BTreeMap<String, Vec<(i64, u64)>> {
     out
 }
 
-async fn state(blocks: &BlockStore) -> Arc<isobar_block::CatalogState> {
+async fn state(blocks: &BlockStore) -> Arc<CatalogState> {
     blocks.catalog(&TenantId::default()).await.expect("catalog").blocks()
 }
 
@@ -176,7 +176,7 @@ async fn series_are_dropped_and_relabelled() {
     let drop = Edit::Drop(vec![vec![matcher("__name__", "m1")], vec![matcher("i", "00.")]]);
     let run = |id: BlockId, edit: Edit, dry: bool| {
         let blocks = blocks.clone();
-        async move { rewrite(&blocks, &TenantId::default(), id, &edit, dry, &|_| {}).await.expect("rewrites") }
+        async move { rewrite(&blocks, &TenantId::default(), &[id], &edit, dry, &|_| {}).await.expect("rewrites").remove(0) }
     };
     let dry = run(id, drop.clone(), true).await;
     assert_eq!((dry.series, dry.dropped, dry.blocks.len(), dry.examples.len()), (60, 22, 0, 10));

@@ -18,8 +18,9 @@ use super::output::Output;
 use crate::error::{Error, Result};
 use crate::plan::Span;
 
-/// Loaded chunks of one run take this share (1/n) of the memory; two runs are in work.
-const RUN_SHARE: u64 = 64;
+/// Loaded chunks of one run take this share (1/n) of the memory; two runs are in work, and one is held compressed and decoded
+/// while it is loaded. Each run looks at most of the timestamps of its blocks, so that short runs cost time.
+pub const RUN_SHARE: u64 = 24;
 /// Most series of a run.
 const MAX_RUN_SERIES: usize = 8192;
 

@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashMap;
 use isobar_block::cache::{CacheConfig, SharedCaches};
 use isobar_block::mask::{Mask, Masks};
-use isobar_block::merge::merged;
+use isobar_block::merge::merged_within;
 use isobar_block::reader::{Pick, Picked};
 use isobar_block::{BlockMeta, BlockReader, Exemplar, Labels, LabelsRef, SeriesSet, TimeRange};
 use parking_lot::Mutex;
@@ -21,6 +21,8 @@ use crate::plan::Span;
 
 /// Blocks that are opened or searched at a time.
 const CONCURRENT_BLOCKS: usize = 16;
+/// Timestamps that were joined take this share (1/n) of the memory in each of two runs.
+const JOINED_SHARE: u64 = 24;
 /// So many label sets are looked at for each part that a metric is cut into.
 const SAMPLES_PER_PART: u64 = 64;
 
@@ -30,6 +32,8 @@ pub struct Inputs {
     /// Sorted.
     replica_labels: Vec<String>,
     damages: Damages,
+    /// For timestamps of several blocks that were joined, for each run in work.
+    joined_bytes: u64,
     /// Whether chunks of the blocks can be taken as they are, unless two have chunks of one series and window.
     may_copy: bool,
 }
@@ -88,7 +92,7 @@ impl Inputs {
         let mut replica_labels = replica_labels.to_vec();
         replica_labels.sort_unstable();
         replica_labels.dedup();
-        Ok(Self { inputs, replica_labels, damages, may_copy: false })
+        Ok(Self { inputs, replica_labels, damages, joined_bytes: rewrite.memory_bytes / JOINED_SHARE, may_copy: false })
     }
 
     /// From now on [`Loaded::encoded`] is there where chunks can go as they are to a block with that window length and span.
@@ -149,7 +153,7 @@ impl Inputs {
         let has_replicas = picked.iter().any(|(set, ..)| self.replica_labels.iter().any(|name| set.may_have_label(name)));
         let may_copy = self.may_copy && !has_replicas;
         let masks: Vec<_> = self.inputs.iter().map(|i| i.mask.clone()).collect();
-        let replica_labels = self.replica_labels.clone();
+        let (replica_labels, joined_bytes) = (self.replica_labels.clone(), self.joined_bytes);
         let merge = move || {
             let mut exemplars: HashMap<Labels, Vec<Exemplar>> = HashMap::new();
             let (mut sets, mut inputs) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
@@ -165,7 +169,7 @@ impl Inputs {
             exemplars.values_mut().for_each(in_order);
             let encoded = may_copy.then(|| Encoded::new(inputs)).flatten();
             // Where chunks are copied, nobody asks for the merged set.
-            let set = merged(if encoded.is_some() { Vec::new() } else { sets }, &replica_labels);
+            let set = merged_within(if encoded.is_some() { Vec::new() } else { sets }, &replica_labels, joined_bytes);
             (set, exemplars, encoded)
         };
         let (set, exemplars, encoded) = tokio::task::spawn_blocking(merge).await.map_err(|_| Error::Canceled)?;
@@ -229,6 +233,7 @@ fn in_order(exemplars: &mut Vec<Exemplar>) {
     exemplars.dedup_by(|a, b| a.timestamp_ms == b.timestamp_ms && a.labels == b.labels && a.value.to_bits() == b.value.to_bits());
 }
 
+/// Timestamps are looked at again and again, in the order of series: where they do not fit, each run decodes them anew.
 fn caches(memory_bytes: u64) -> CacheConfig {
-    CacheConfig { blocks_bytes: 0, series_bytes: memory_bytes / 32, chunk_index_bytes: memory_bytes / 10, chunks_bytes: memory_bytes / 32 }
+    CacheConfig { blocks_bytes: 0, series_bytes: memory_bytes / 16, chunk_index_bytes: memory_bytes / 4, chunks_bytes: memory_bytes / 32 }
 }

@@ -10,7 +10,7 @@ use isobar_block::{BlockMeta, Exemplar, Labels, SampleBuf, TimeRange};
 
 use super::batches::{Families, batches};
 use super::clip::Clipper;
-use super::copy::{Loading, Step};
+use super::copy::{Loading, RUN_SHARE, Step};
 use super::inputs::{Inputs, Loaded};
 use super::output::Output;
 use super::{Rewrite, marks};
@@ -72,7 +72,7 @@ impl Remainders {
 
     async fn copy_side(&mut self, loaded: &Loaded, side: Span, families: &Arc<Families>, rewrite: &Rewrite) -> Result<()> {
         let exemplars = Arc::new(loaded.exemplars.clone());
-        let mut step = Step::new(rewrite.memory_bytes / 64, loaded.bytes_per_series);
+        let mut step = Step::new(rewrite.memory_bytes / RUN_SHARE, loaded.bytes_per_series);
         let mut next = 0;
         while next < loaded.set.len() {
             rewrite.control.check()?;

@@ -74,6 +74,7 @@ fn rewrite(objects: &Arc<dyn ObjectStore>, inputs: &[Arc<BlockMeta>], replica_la
         objects: objects.clone(),
         tenant: TenantId::default(),
         inputs: inputs.to_vec(),
+        context: Vec::new(),
         tombstones: Vec::new(),
         span: None,
         levels_ms: vec![2 * HOUR_MS, 8 * HOUR_MS],

@@ -73,36 +73,20 @@ struct Node {
     attributes: Attributes,
     ttl: Option<Duration>,
     #[serde(default)]
-    depends_on: Vec<TextOr<Target>>,
+    depends_on: Vec<TextOr<Edge>>,
     #[serde(default)]
-    composed_of: Vec<TextOr<Target>>,
+    composed_of: Vec<TextOr<Edge>>,
     #[serde(default)]
     aliases: Vec<NodeKey>,
 }
 
-/// The other end of an edge.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Target {
-    to: NodeKey,
-    class: Option<Class>,
-    flow: Option<Flow>,
-    group: Option<Group>,
-    share: Option<f32>,
-    coupling: Option<f32>,
-    lag: Option<Duration>,
-    confidence: Option<f32>,
-    ttl: Option<Duration>,
-    attributes: Option<Attributes>,
-}
-
+/// An edge; below a node, only its other end.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Edge {
-    from: NodeKey,
+    from: Option<NodeKey>,
+    relation: Option<Relation>,
     to: NodeKey,
-    #[serde(default)]
-    relation: Relation,
     class: Option<Class>,
     flow: Option<Flow>,
     group: Option<Group>,
@@ -149,13 +133,13 @@ impl FromText for Owner {
     }
 }
 
-impl FromText for Target {
+impl FromText for Edge {
     const EXPECTED: &'static str = "a node id, or a mapping with to, class, share …";
 
     fn from_text(text: &str) -> Result<Self, String> {
         let to = NodeKey::parse(text).map_err(|e| e.to_string())?;
-        let (class, flow, group, share, coupling, lag, confidence, ttl, attributes) = Default::default();
-        Ok(Self { to, class, flow, group, share, coupling, lag, confidence, ttl, attributes })
+        let (from, relation, class, flow, group, share, coupling, lag, confidence, ttl, attributes) = Default::default();
+        Ok(Self { from, relation, to, class, flow, group, share, coupling, lag, confidence, ttl, attributes })
     }
 }
 
@@ -220,19 +204,21 @@ pub fn event(text: &str, scope: &str, at_ms: i64) -> Result<Event> {
     if text.len() > MAX_EVENT_BYTES {
         return Err(too_large(text.len()).within(scope));
     }
-    let file: File = serde_saphyr::from_str(text).map_err(|e| Error::invalid(scope, e.to_string()))?;
+    let file: File = serde_saphyr::from_str(text).map_err(|e| Error::invalid(scope, e.without_snippet().to_string()))?;
     let source = file.source.unwrap_or_else(|| SOURCE.into());
     let scope = file.scope.unwrap_or_else(|| scope.into());
     let id = format!("{source}-{at_ms}-{:032x}", RecentIds::hash(&format!("{scope}\n{text}")));
     let mut event = Event::new(id, source, scope, at_ms);
     event.complete_since_ms = Some(at_ms);
     event.facts.extend(file.types.into_iter().map(|(name, body)| Fact::Type(TypeFact { name, body })));
-    for node in file.nodes {
-        add_node(node, &mut event.facts);
+    for (i, node) in file.nodes.into_iter().enumerate() {
+        add_node(node, &mut event.facts).map_err(|e| e.within(&format!("{}.nodes[{i}]", event.scope)))?;
     }
-    for e in file.edges {
-        let Edge { from, to, relation, class, flow, group, share, coupling, lag, confidence, ttl, attributes } = e;
-        event.facts.push(edge(from, Target { to, class, flow, group, share, coupling, lag, confidence, ttl, attributes }, relation));
+    for (i, mut e) in file.edges.into_iter().enumerate() {
+        let missing = || Error::invalid(format!("{}.edges[{i}].from", event.scope), "is missing; name the dependent, or the whole");
+        let from = e.from.take().ok_or_else(missing)?;
+        let relation = e.relation.unwrap_or_default();
+        event.facts.push(edge(from, e, relation));
     }
     event.facts.extend(file.aliases.into_iter().map(|a| Fact::alias(a.alias, a.canonical, a.rule)));
     let apart = |a: Alias| Fact::Separate(Pair { alias: a.alias, canonical: a.canonical, rule: a.rule });
@@ -241,7 +227,7 @@ pub fn event(text: &str, scope: &str, at_ms: i64) -> Result<Event> {
     Ok(event)
 }
 
-fn add_node(node: Node, facts: &mut Vec<Fact>) {
+fn add_node(node: Node, facts: &mut Vec<Fact>) -> Result<()> {
     let body = NodeBody {
         title: node.title,
         description: node.description,
@@ -254,13 +240,22 @@ fn add_node(node: Node, facts: &mut Vec<Fact>) {
     };
     let id = node.id;
     facts.push(Fact::Node(NodeFact { node: id.clone(), ttl_ms: node.ttl.map_or(0, |d| d.0), body }));
-    facts.extend(node.depends_on.into_iter().map(|t| edge(id.clone(), t.0, Relation::Dependency)));
-    facts.extend(node.composed_of.into_iter().map(|t| edge(id.clone(), t.0, Relation::Composition)));
+    for (field, relation, edges) in
+        [("depends_on", Relation::Dependency, node.depends_on), ("composed_of", Relation::Composition, node.composed_of)]
+    {
+        for TextOr(e) in edges {
+            if e.from.is_some() || e.relation.is_some() {
+                return Err(Error::invalid(field, "needs no from and no relation, since it stands below a node; leave them out"));
+            }
+            facts.push(edge(id.clone(), e, relation));
+        }
+    }
     let alias = |alias| Fact::Alias(AliasFact { alias, canonical: id.clone(), rule: by_hand(), ttl_ms: 0 });
     facts.extend(node.aliases.into_iter().map(alias));
+    Ok(())
 }
 
-fn edge(from: NodeKey, target: Target, relation: Relation) -> Fact {
+fn edge(from: NodeKey, target: Edge, relation: Relation) -> Fact {
     let body = EdgeBody {
         class: target.class,
         flow: target.flow,
@@ -336,6 +331,8 @@ separate:
             ("nodes:\n  - id: service:a\n    depends_on: [3]\n", "a node id, or a mapping"),
             ("edges: [{from: 'a:b', to: 'a:c', lag: 5}]", "no duration"),
             ("edges: [{from: 'a:b', to: 'a:c', share: 2}]", "facts[0].edge.body.share"),
+            ("edges: [{to: 'a:c'}]", "edges[0].from: is missing"),
+            ("nodes: [{id: 'a:b', depends_on: [{from: 'a:c', to: 'a:d'}]}]", "nodes[0].depends_on: needs no from"),
             ("nodes: [", "line"),
         ] {
             let error = event(text, "x.yml", 1).expect_err(text).to_string();

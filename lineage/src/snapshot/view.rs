@@ -209,6 +209,11 @@ impl Snapshot {
         view
     }
 
+    /// Whether several names were joined into this node.
+    pub fn has_aliases(&self, node: NodeIdx) -> bool {
+        self.graph.node_records(node.0).nth(1).is_some()
+    }
+
     fn aliases(&self, node: NodeIdx) -> Vec<AliasView> {
         let frozen = &self.graph.frozen;
         let records: Vec<u32> = self.graph.node_records(node.0).collect();

@@ -89,7 +89,13 @@ impl State {
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            Fact::Separate(pair) => {
+                self.check_kind(pair.alias.kind(), pending)?;
+                self.check_kind(pair.canonical.kind(), pending)
+            }
+            Fact::Document(fact) => self.check_kind(fact.node.kind(), pending),
+            // What nobody has ever said is not there to be withdrawn.
+            Fact::NodeGone(_) | Fact::EdgeGone(_) | Fact::AliasGone(_) | Fact::SeparateGone(_) | Fact::TypeGone(_) => Ok(()),
         }
     }
 

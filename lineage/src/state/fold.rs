@@ -63,6 +63,13 @@ impl State {
                 let effect = self.frozen.types.get_mut(id).1.assert(source, at_ms, 0, Arc::new(fact.body));
                 (Some(Subject::Type(id)), effect)
             }
+            Fact::Document(fact) => {
+                let id = self.node_id(&fact.node);
+                let text = (!fact.body.is_null()).then(|| fact.body.to_string().into());
+                self.documents.put(id, &fact.name, at_ms, text);
+                // The graph is the same.
+                (None, Effect::Nothing)
+            }
             gone => (None, self.fold_gone(source, at_ms, &gone)),
         }
     }
@@ -80,7 +87,7 @@ impl State {
             Fact::AliasGone(pair) => self.find_pair(pair).map(Subject::Same),
             Fact::SeparateGone(pair) => self.find_pair(pair).map(Subject::Apart),
             Fact::TypeGone(gone) => self.type_ids.get(gone.name.as_str()).copied().map(Subject::Type),
-            Fact::Node(_) | Fact::Edge(_) | Fact::Alias(_) | Fact::Separate(_) | Fact::Type(_) => None,
+            Fact::Node(_) | Fact::Edge(_) | Fact::Alias(_) | Fact::Separate(_) | Fact::Type(_) | Fact::Document(_) => None,
         };
         match subject {
             None => Effect::Nothing,

@@ -94,8 +94,14 @@ fn attributes_have_the_types_that_their_kind_says() {
 #[test]
 fn kinds_are_bounded() {
     let state = State::default();
-    let nodes: Vec<Value> = (0..=MAX_KINDS).map(|i| json!({"node": {"node": format!("k{i}:a")}})).collect();
-    assert!(refuse(&state, json!(nodes)).contains("one kind of nodes more than 4096"));
+    for fact in [
+        (|node| json!({"node": {"node": node}})) as fn(String) -> Value,
+        |node| json!({"document": {"node": node, "name": "x", "body": 1}}),
+        |node| json!({"separate": {"alias": node, "canonical": "service:a"}}),
+    ] {
+        let facts: Vec<Value> = (0..=MAX_KINDS).map(|i| fact(format!("k{i}:a"))).collect();
+        assert!(refuse(&state, json!(facts)).contains("one kind of nodes more than 4096"));
+    }
 }
 
 #[test]

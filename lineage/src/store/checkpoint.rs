@@ -1,7 +1,7 @@
 //! A checkpoint: the whole state as of one entry, so that a start need not read the log from its beginning.
 //!
 //! JSON lines, compressed: a head with counts, then sources, nodes, edges, aliases, types and the ids of recent events, each in the order
-//! of their indices. It can be removed at any time: the log has everything.
+//! of their indices, then documents and the index of raw events, the oldest first. It can be removed at any time: the log has everything.
 
 use std::io::{BufRead, BufReader, Write};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 use crate::history::{Claim, Claims, OPEN_MS, SourceId, Version};
 use crate::model::edge::is_default;
 use crate::model::{EdgeBody, NodeBody, NodeKey, Relation, TypeBody};
+use crate::state::documents::Document;
+use crate::state::raws::{self, Raws};
 use crate::state::{AliasRecord, EdgeRecord, Frozen, NodeRecord, Rule, SourceRecord, State, Subject};
 
 /// Version of the layout. Another one is passed over, and the log is read from its beginning.
@@ -42,6 +44,25 @@ struct Head {
     aliases: usize,
     types: usize,
     recent: usize,
+    #[serde(default)]
+    documents: usize,
+    #[serde(default)]
+    raws: usize,
+}
+
+/// What a checkpoint holds besides the graph.
+pub(super) struct Beside {
+    recent: Vec<u128>,
+    documents: Vec<(u32, Arc<str>, i64, Arc<str>)>,
+    raws: Raws,
+}
+
+impl Beside {
+    /// A copy that does not change.
+    pub fn of(state: &State) -> Self {
+        let document = |(node, name, d): (u32, &Arc<str>, &Document)| (node, name.clone(), d.updated_ms, d.text.clone());
+        Self { recent: state.recent.iter().collect(), documents: state.documents.iter().map(document).collect(), raws: state.raws.clone() }
+    }
 }
 
 /// A version: from, to (-1 if open), seen minus from, TTL, body.
@@ -79,7 +100,7 @@ fn some<B: Default + PartialEq>(body: &B) -> Maybe<&B> {
 }
 
 /// The checkpoint's content.
-pub(super) fn write(frozen: &Frozen, recent: &[u128]) -> std::io::Result<Vec<u8>> {
+pub(super) fn write(frozen: &Frozen, beside: &Beside) -> std::io::Result<Vec<u8>> {
     let mut out = zstd::stream::write::Encoder::new(Vec::new(), LEVEL)?;
     let head = Head {
         format: FORMAT,
@@ -90,7 +111,9 @@ pub(super) fn write(frozen: &Frozen, recent: &[u128]) -> std::io::Result<Vec<u8>
         edges: frozen.edges.len(),
         aliases: frozen.aliases.len(),
         types: frozen.types.len(),
-        recent: recent.len(),
+        recent: beside.recent.len(),
+        documents: beside.documents.len(),
+        raws: beside.raws.iter().count(),
     };
     let mut buffer = Vec::with_capacity(1 << 16);
     let mut line = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>| -> std::io::Result<()> {
@@ -119,8 +142,14 @@ pub(super) fn write(frozen: &Frozen, recent: &[u128]) -> std::io::Result<Vec<u8>
     for (name, claims) in frozen.types.iter() {
         line(&|b| serde_json::to_writer(b, &(&**name, rows(claims, |body| some(&**body)))))?;
     }
-    for hash in recent {
+    for hash in &beside.recent {
         line(&|b| serde_json::to_writer(b, &format!("{hash:032x}")))?;
+    }
+    for (node, name, updated_ms, text) in &beside.documents {
+        line(&|b| serde_json::to_writer(b, &(node, &**name, updated_ms, &**text)))?;
+    }
+    for r in beside.raws.iter() {
+        line(&|b| serde_json::to_writer(b, &(r.first, r.last, r.min_ms, r.max_ms, r.count)))?;
     }
     out.write_all(&buffer)?;
     let lines = STANDARD.encode(out.finish()?);
@@ -170,6 +199,18 @@ pub(super) fn read(number: u64, content: &[u8]) -> Result<State, String> {
     for _ in 0..head.recent {
         let hash: String = lines.next()?;
         state.recent.insert(u128::from_str_radix(&hash, 16).map_err(|e| e.to_string())?);
+    }
+    for _ in 0..head.documents {
+        let (node, name, updated_ms, text): (u32, String, i64, String) = lines.next()?;
+        check_node(&state, node)?;
+        state.documents.put(node, &name, updated_ms, Some(text.into()));
+    }
+    for _ in 0..head.raws {
+        let (first, last, min_ms, max_ms, count): (u64, u64, i64, i64, u32) = lines.next()?;
+        if first > last || last > number {
+            return Err(format!("it names entries {first} to {last}, which it cannot have"));
+        }
+        state.raws.push(raws::Row { first, last, min_ms, max_ms, count });
     }
     state.frozen.version = head.number;
     state.frozen.epoch = head.epoch;
@@ -223,5 +264,57 @@ impl<R: BufRead> Lines<R> {
         self.line.clear();
         self.from.read_until(b'\n', &mut self.line).map_err(|e| e.to_string())?;
         serde_json::from_slice(&self.line).map_err(|e| e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{event, key};
+
+    fn state() -> State {
+        let mut state = State::default();
+        state.fold(event("1", 5, json!([{"edge": {"from": "service:a", "to": "service:b"}}])));
+        state.frozen.version = 1;
+        state
+    }
+
+    fn packed(lines: &str) -> Vec<u8> {
+        let lines = STANDARD.encode(zstd::bulk::compress(lines.as_bytes(), LEVEL).expect("compresses"));
+        serde_json::to_vec(&Outer { number: 1, lines }).expect("serializes")
+    }
+
+    fn unpacked(content: &[u8]) -> String {
+        let outer: Outer = serde_json::from_slice(content).expect("parses");
+        let packed = STANDARD.decode(outer.lines).expect("is base64");
+        String::from_utf8(zstd::stream::decode_all(&packed[..]).expect("decompresses")).expect("is text")
+    }
+
+    #[test]
+    fn a_checkpoint_from_before_there_were_documents_still_opens() {
+        let state = state();
+        let content = write(&state.frozen, &Beside::of(&state)).expect("is written");
+        let lines = unpacked(&content);
+        let old = lines.replacen(",\"documents\":0,\"raws\":0", "", 1);
+        assert_ne!(old, lines);
+        let read = read(1, &packed(&old)).expect("opens");
+        assert!(read.frozen.find(&key("a")).is_some() && read.frozen.edges.len() == 1 && read.documents.size() == (0, 0));
+    }
+
+    #[test]
+    fn documents_and_rows_that_cannot_be_are_named() {
+        let mut state = state();
+        state.documents.put(0, "run/1", 5, Some("{\"ü\":\"\\n\"}".into()));
+        state.raws.add(1, [5, 9].into_iter());
+        let lines = unpacked(&write(&state.frozen, &Beside::of(&state)).expect("is written"));
+        let again = read(1, &packed(&lines)).expect("opens");
+        assert_eq!(again.documents.get(0, "run/1").map(|d| (d.updated_ms, &*d.text)), Some((5, "{\"ü\":\"\\n\"}")));
+        assert_eq!(again.raws.iter().collect::<Vec<_>>(), state.raws.iter().collect::<Vec<_>>());
+        let document = lines.replacen("[0,\"run/1\"", "[7,\"run/1\"", 1);
+        assert!(read(1, &packed(&document)).expect_err("no such node").contains("node 7"));
+        let row = lines.replacen("[1,1,5,9,2]", "[1,3,5,9,2]", 1);
+        assert!(read(1, &packed(&row)).expect_err("no such entry").contains("entries 1 to 3"));
     }
 }

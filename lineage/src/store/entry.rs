@@ -6,8 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use isobar_block::BlockId;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::event::{Event, MAX_EVENT_BYTES};
+use crate::event::MAX_EVENT_BYTES;
 
 /// Events of an entry are compressed from this size on.
 pub const COMPRESS_BYTES: usize = 16 << 10;
@@ -21,7 +22,7 @@ const LEVEL: i32 = 3;
 /// An entry as it is read.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Stored {
+struct Stored<E> {
     number: u64,
     /// Makes the content unique, so that a committer recognizes its own entry after a request whose answer was lost.
     #[serde(rename = "commit")]
@@ -29,8 +30,8 @@ struct Stored {
     /// When it was written.
     #[serde(rename = "at_ms")]
     _at_ms: i64,
-    #[serde(default)]
-    events: Vec<Event>,
+    #[serde(default = "Vec::new")]
+    events: Vec<E>,
     #[serde(default)]
     zstd: Option<String>,
 }
@@ -59,12 +60,12 @@ pub(super) fn write<'a>(number: u64, commit: BlockId, at_ms: i64, events: impl I
     out
 }
 
-/// The events of entry `number`.
+/// The events of entry `number`: in full, or what `E` has of them.
 ///
 /// # Errors
 /// What is wrong with it, for a message that names the entry.
-pub(super) fn read(number: u64, content: &[u8]) -> Result<Vec<Event>, String> {
-    let stored: Stored = serde_json::from_slice(content).map_err(|e| e.to_string())?;
+pub(super) fn read<E: DeserializeOwned>(number: u64, content: &[u8]) -> Result<Vec<E>, String> {
+    let stored: Stored<E> = serde_json::from_slice(content).map_err(|e| e.to_string())?;
     if stored.number != number {
         return Err(format!("it says that it is entry {}", stored.number));
     }
@@ -83,6 +84,7 @@ pub(super) fn read(number: u64, content: &[u8]) -> Result<Vec<Event>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
 
     #[test]
     fn entries_survive_and_damage_is_named() {
@@ -92,9 +94,9 @@ mod tests {
             let json: Vec<Vec<u8>> = events.iter().map(|e| serde_json::to_vec(e).expect("serializes")).collect();
             let content = write(7, commit, 9, json.iter().map(Vec::as_slice));
             assert!(serde_json::from_slice::<serde_json::Value>(&content).is_ok());
-            assert_eq!(read(7, &content).expect("intact"), events);
-            assert!(read(8, &content).expect_err("another number").contains("entry 7"));
-            assert!(read(7, &content[..content.len() - 2]).is_err());
+            assert_eq!(read::<Event>(7, &content).expect("intact"), events);
+            assert!(read::<Event>(8, &content).expect_err("another number").contains("entry 7"));
+            assert!(read::<Event>(7, &content[..content.len() - 2]).is_err());
         }
     }
 
@@ -102,6 +104,6 @@ mod tests {
     fn a_bomb_is_refused() {
         let bomb = zstd::bulk::compress(&vec![b' '; MAX_ENTRY_BYTES + MAX_EVENT_BYTES + 2], 1).expect("compresses");
         let content = format!("{{\"number\":1,\"commit\":\"x\",\"at_ms\":0,\"zstd\":\"{}\"}}", STANDARD.encode(bomb));
-        assert!(read(1, content.as_bytes()).expect_err("too large").contains("more than"));
+        assert!(read::<Event>(1, content.as_bytes()).expect_err("too large").contains("more than"));
     }
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use axum::extract::{Path, Request, State};
-use isobar_block::{Exemplar, Labels, Matcher, TimeRange, Want};
+use isobar_block::{Coverage, Exemplar, Labels, Matcher, Source, TimeRange, Want};
 use serde_json::json;
 
 use super::Api;
 use super::envelope::{ApiError, ApiResult, success, success_json};
 use super::json::{push_float, push_labels, push_list, push_string, push_time};
 use super::params::{end_before_start, invalid, unescape_label_name};
+use crate::plan::coarser_than_raw;
 use crate::promql::{self, quote::quote};
 use crate::result::Error;
 
@@ -44,36 +45,51 @@ pub(super) async fn series(State(api): State<Api>, request: Request) -> ApiResul
     let work = async {
         let source = api.source(&headers, &params.view()).await?;
         let mut found: Vec<Labels> = Vec::new();
-        let mut missing = BTreeSet::new();
+        let mut coverage = Coverage::default();
         for matchers in &selectors {
             let selected = source.select(matchers, range, Want::default()).await?;
+            coverage.warnings.extend(selected.warnings);
             for set in selected.sets {
+                coverage.resolutions_ms.insert(set.resolution_ms());
                 found.extend((0..set.len()).map(|row| set.labels(row).to_owned()));
             }
-            missing.extend(selected.warnings);
         }
         found.sort();
         found.dedup();
-        Ok((found, missing))
+        Ok((found, coverage))
     };
-    let (mut found, missing) = api.in_time(work).await?;
-    let warnings: Vec<String> = missing.into_iter().chain(truncate(&mut found, limit)).collect();
+    let (mut found, coverage) = api.in_time(work).await?;
+    let warnings = warnings(coverage, truncate(&mut found, limit));
     Ok(success(|out| push_list(out, &found, |out, labels| push_labels(out, labels.as_ref())), &warnings, &[]))
+}
+
+/// What is said of an answer: what is missing from it, where it comes from, and whether it was cut.
+fn warnings(coverage: Coverage, cut: Vec<String>) -> Vec<String> {
+    let mut all: BTreeSet<String> = coverage.warnings.into_iter().collect();
+    all.extend(coarser_than_raw(&coverage.resolutions_ms));
+    all.into_iter().chain(cut).collect()
 }
 
 /// The union of what `ask` gives for each selector; for no selector, of what it gives for everything.
 async fn union<T: Ord, F: Future<Output = isobar_block::Result<Vec<T>>>>(
-    selectors: Vec<Vec<Matcher>>,
+    source: &dyn Source,
+    (selectors, range): (Vec<Vec<Matcher>>, TimeRange),
     ask: impl Fn(Vec<Matcher>) -> F,
-) -> Result<Vec<T>, ApiError> {
-    if selectors.len() <= 1 {
-        return Ok(ask(selectors.into_iter().next().unwrap_or_default()).await?);
-    }
-    let mut all = BTreeSet::new();
+) -> Result<(Vec<T>, Coverage), ApiError> {
+    let selectors = if selectors.is_empty() { vec![Vec::new()] } else { selectors };
+    let (mut all, mut coverage) = (BTreeSet::new(), Coverage::default());
+    let mut only = None;
+    let several = selectors.len() > 1;
     for matchers in selectors {
-        all.extend(ask(matchers).await?);
+        coverage.extend(source.coverage(&matchers, range).await?);
+        let found = ask(matchers).await?;
+        if several {
+            all.extend(found);
+        } else {
+            only = Some(found);
+        }
     }
-    Ok(all.into_iter().collect())
+    Ok((only.unwrap_or_else(|| all.into_iter().collect()), coverage))
 }
 
 fn strings(list: &[String], warnings: &[String]) -> ApiResult {
@@ -86,10 +102,10 @@ pub(super) async fn label_names(State(api): State<Api>, request: Request) -> Api
     let (limit, range, selectors) = (params.limit()?, params.time_range()?, params.matchers()?);
     let work = async {
         let source = &*api.source(&headers, &params.view()).await?;
-        union(selectors, |matchers| async move { source.label_names(&matchers, range).await }).await
+        union(source, (selectors, range), |matchers| async move { source.label_names(&matchers, range).await }).await
     };
-    let mut names = api.in_time(work).await?;
-    let warnings = truncate(&mut names, limit);
+    let (mut names, coverage) = api.in_time(work).await?;
+    let warnings = warnings(coverage, truncate(&mut names, limit));
     strings(&names, &warnings)
 }
 
@@ -103,10 +119,10 @@ pub(super) async fn label_values(State(api): State<Api>, Path(name): Path<String
     let (limit, range, selectors) = (params.limit()?, params.time_range()?, params.matchers()?);
     let work = async {
         let source = &*api.source(&headers, &params.view()).await?;
-        union(selectors, |matchers| async move { source.label_values(name, &matchers, range).await }).await
+        union(source, (selectors, range), |matchers| async move { source.label_values(name, &matchers, range).await }).await
     };
-    let mut values = api.in_time(work).await?;
-    let warnings = truncate(&mut values, limit);
+    let (mut values, coverage) = api.in_time(work).await?;
+    let warnings = warnings(coverage, truncate(&mut values, limit));
     strings(&values, &warnings)
 }
 
@@ -144,14 +160,16 @@ pub(super) async fn exemplars(State(api): State<Api>, request: Request) -> ApiRe
     let work = async {
         let source = api.source(&headers, &params.view()).await?;
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        let mut missing = BTreeSet::new();
         for selector in expr.selectors() {
+            missing.extend(source.coverage(&selector.matchers, range).await?.warnings);
             for (labels, list) in source.exemplars(&selector.matchers, range).await? {
                 found.insert(labels, list);
             }
         }
-        Ok(found)
+        Ok((found, missing.into_iter().collect::<Vec<_>>()))
     };
-    let found = api.in_time(work).await?;
+    let (found, missing) = api.in_time(work).await?;
     let data = |out: &mut Vec<u8>| {
         push_list(out, &found, |out, (labels, list)| {
             out.extend_from_slice(b"{\"seriesLabels\":");
@@ -161,7 +179,7 @@ pub(super) async fn exemplars(State(api): State<Api>, request: Request) -> ApiRe
             out.push(b'}');
         });
     };
-    Ok(success(data, &[], &[]))
+    Ok(success(data, &missing, &[]))
 }
 
 fn push_exemplar(out: &mut Vec<u8>, exemplar: &Exemplar) {

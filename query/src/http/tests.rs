@@ -272,6 +272,27 @@ async fn labels_and_series() {
 }
 
 #[tokio::test]
+async fn labels_and_series_say_what_is_missing() {
+    let mut source = data();
+    source.warn("block X is damaged").keep(300_000, 0, 120_000).keep(0, 120_001, 10_000_000);
+    let storage = Arc::new(MemoryStorage { tenant: TenantId::default(), source: Arc::new(source), view: Mutex::default() });
+    let notes = async |path: &str| {
+        let app = app_with(storage.clone(), ApiConfig::default());
+        let (_, _, body) = send(app, Request::get(path).body(Body::empty()).expect("a request")).await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(body["status"], "success", "{body}");
+        body["warnings"].clone()
+    };
+    let buckets = "answered from 5m downsampled data for a part of the time or series, because nothing finer is left";
+    for path in ["labels?start=0&end=300", "label/job/values?start=0&end=300&limit=9", "series?match[]=gauge&start=0&end=300"] {
+        assert_eq!(notes(&format!("/api/v1/{path}")).await, json!([buckets, "block X is damaged"]), "{path}");
+    }
+    assert_eq!(notes("/api/v1/series?start=200&end=300&match[]=gauge&match[]=odd").await, json!(["block X is damaged"]));
+    assert_eq!(notes("/api/v1/labels?start=200&end=300&match[]=gauge&match[]=odd").await, json!(["block X is damaged"]));
+    assert_eq!(notes("/api/v1/query_exemplars?query=gauge&start=0&end=300").await, json!(["block X is damaged"]));
+}
+
+#[tokio::test]
 async fn metadata_and_exemplars() {
     let all = ok("metadata", &[]).await;
     assert_eq!(all["http_requests_total"][0], json!({"type": "counter", "help": "Requests.", "unit": ""}));
@@ -453,8 +474,6 @@ async fn resolutions_and_views_are_parameters() {
     let (_, old) = send(ApiConfig::default(), "query", &[("query", "gauge"), ("time", "10000")]).await;
     let forced = "answered from 5m downsampled data, because nothing finer is left (max_source_resolution=0s)";
     assert_eq!(old["warnings"], json!([forced, "block b is damaged"]));
-    let (_, series) = send(ApiConfig::default(), "series", &[("match[]", "gauge"), ("match[]", "{__name__=\"gauge\"}")]).await;
-    assert_eq!(series["warnings"], json!(["block b is damaged"]), "{series}");
 
     for (text, message) in [
         ("-1", "invalid parameter \"max_source_resolution\": it must not be negative; use auto, 0 or a duration"),

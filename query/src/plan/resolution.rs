@@ -107,9 +107,19 @@ pub fn warn<'a>(selections: impl Iterator<Item = &'a Selection>, asked: SourceRe
         query.warn_general(format!("answered from {} data {asked}", listed(&as_asked)));
     }
     if !coarser.is_empty() {
-        let others = if as_asked.contains(&0) && as_asked.len() == 1 { " for a part of the time or series" } else { "" };
+        let others = if as_asked.contains(&0) && as_asked.len() == 1 { PARTLY } else { "" };
         query.warn_general(format!("answered from {} data{others}, because nothing finer is left {asked}", listed(&coarser)));
     }
+}
+
+/// Where raw samples answer the rest.
+const PARTLY: &str = " for a part of the time or series";
+
+/// What [`warn`] says of an answer that asked for raw samples, such as one about labels; `None` if it has nothing to say.
+pub fn coarser_than_raw(resolutions: &BTreeSet<i64>) -> Option<String> {
+    let coarser: BTreeSet<i64> = resolutions.iter().copied().filter(|ms| *ms > 0).collect();
+    let others = if resolutions.contains(&0) { PARTLY } else { "" };
+    (!coarser.is_empty()).then(|| format!("answered from {} data{others}, because nothing finer is left", listed(&coarser)))
 }
 
 /// `raw, 5m and 1h downsampled`

@@ -13,6 +13,7 @@ use isobar_compactor::config::LiveRules;
 use isobar_compactor::plan::{self, Job};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::settings;
 use crate::config::{Config, objstore};
@@ -22,6 +23,9 @@ pub const SETTINGS: &[&str] = &["data", "objstore.config-file", "compactor.", "r
 
 /// Moves to the start of the line and empties it.
 const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// Threads that read files and encode. Each holds some memory that it has used.
+const MAX_BLOCKING_THREADS: usize = 8;
 
 /// Progress is cut to this many characters, so that it stays on one line.
 const TERMINAL_WIDTH: usize = 110;
@@ -41,13 +45,18 @@ pub struct CompactArgs {
 
 /// Plans or compacts.
 pub fn run(args: &CompactArgs, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    crate::allocator::keep_freed(false);
     let loaded = settings::inputs(matches).load()?;
     for warning in &loaded.warnings {
         eprintln!("WARNING {warning}");
     }
     let tenant = args.tenant.as_deref().map(TenantId::new).transpose()?;
     // Merging computes while others load and write.
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
     let code = runtime.block_on(async {
         let blocks = open(&loaded.config)?;
         if args.dry_run {
@@ -109,10 +118,16 @@ async fn compact(args: &CompactArgs, config: &Config, blocks: BlockStore, tenant
     let terminal = std::io::stderr().is_terminal();
     let shown = Shown { terminal, job: Mutex::default() };
     let progress = Arc::new(move |progress: &Progress| shown.show(progress));
+    let (stop, stopped) = watch::channel(false);
+    let run = compactor.run_to_end_or(tenant.as_ref(), progress, stopped);
+    tokio::pin!(run);
     let report = tokio::select! {
-        report = compactor.run_to_end(tenant.as_ref(), progress) => report?,
-        stopped = tokio::signal::ctrl_c() => {
-            stopped?;
+        report = &mut run => report?,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            stop.send_replace(true);
+            // It removes what it has not committed. How it ends does not matter any more.
+            let _ended = run.await;
             bail!("stopped; what was committed stays, and what was not was never visible");
         }
     };

@@ -2,15 +2,17 @@
 
 mod blocks;
 mod check_config;
+mod client;
 mod compact;
 mod completions;
+mod lineage;
 mod query;
 mod serve;
 mod settings;
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A check ran and found something wrong.
 pub const FOUND: u8 = 3;
@@ -32,24 +34,12 @@ enum Command {
     Blocks(blocks::BlocksArgs),
     /// Merge, downsample, expire and delete all that is due in the object store, beside running servers or without any.
     Compact(compact::CompactArgs),
+    /// Ask a running server about services and data, what failures touch, and tell it of manifests and catalogs.
+    Lineage(lineage::LineageArgs),
     /// Check a configuration file as `serve` would, and exit with 3 if it is wrong.
     CheckConfig(check_config::CheckConfigArgs),
     /// Print completions for a shell.
     Completions(completions::CompletionsArgs),
-}
-
-/// Where a running server is.
-#[derive(Args)]
-struct ServerArgs {
-    /// URL of the server, with its route prefix.
-    #[arg(long, env = "ISOBAR_SERVER", default_value = "http://127.0.0.1:9292", value_name = "URL")]
-    server: String,
-    /// User and password for basic auth, `NAME:PASSWORD`.
-    #[arg(long, env = "ISOBAR_USER", hide_env_values = true, value_name = "NAME:PASSWORD")]
-    user: Option<String>,
-    /// Tenant, sent as X-Scope-OrgID.
-    #[arg(long, value_name = "NAME")]
-    tenant: Option<String>,
 }
 
 /// The whole command line, settings of `serve` included.
@@ -72,6 +62,7 @@ pub fn run() -> ExitCode {
         Command::Query(args) => query::run(args),
         Command::Blocks(args) => blocks::run(args),
         Command::Compact(args) => compact::run(&args, matches.subcommand_matches("compact").expect("the subcommand was matched")),
+        Command::Lineage(args) => lineage::run(args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Completions(args) => completions::run(&args),
     };
@@ -122,7 +113,7 @@ mod tests {
     #[test]
     fn help_is_as_recorded() {
         let mut shown = command().term_width(120).render_long_help().to_string();
-        for name in ["serve", "query", "blocks", "compact", "check-config", "completions"] {
+        for name in ["serve", "query", "blocks", "compact", "lineage", "check-config", "completions"] {
             let mut command = command().term_width(120);
             command.build();
             let sub = command.find_subcommand_mut(name).expect("is there");

@@ -6,9 +6,10 @@ use anyhow::{Context, bail};
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
+use reqwest::Method;
 use serde_json::Value;
 
-use super::ServerArgs;
+use super::client::{ServerArgs, encode};
 
 #[derive(Args)]
 pub struct QueryArgs {
@@ -105,32 +106,8 @@ fn seconds(text: &str) -> anyhow::Result<f64> {
 }
 
 async fn ask(server: &ServerArgs, path: &str, form: &[(&str, String)]) -> anyhow::Result<Value> {
-    let url = format!("{}/api/v1/{path}", server.server.trim_end_matches('/'));
-    let mut request = reqwest::Client::new().post(&url).header("Content-Type", "application/x-www-form-urlencoded").body(encode(form));
-    if let Some(user) = &server.user {
-        let (name, password) = user.split_once(':').context("--user must be NAME:PASSWORD")?;
-        request = request.basic_auth(name, Some(password));
-    }
-    if let Some(tenant) = &server.tenant {
-        request = request.header("X-Scope-OrgID", tenant);
-    }
-    let answer = request
-        .send()
-        .await
-        .with_context(|| format!("no server answers at {}; start one with `isobar serve`, or name it with --server", server.server))?;
-    let status = answer.status();
-    let body = answer.text().await?;
-    let json: Value = serde_json::from_str(&body).with_context(|| format!("{url} answered {status}: {}", body.trim()))?;
-    if json["status"] != "success" {
-        bail!("{}: {}", json["errorType"].as_str().unwrap_or("error"), json["error"].as_str().unwrap_or(&body));
-    }
-    Ok(json)
-}
-
-fn encode(form: &[(&str, String)]) -> String {
-    let mut out = url::form_urlencoded::Serializer::new(String::new());
-    out.extend_pairs(form);
-    out.finish()
+    let request = server.request(Method::POST, path)?;
+    server.json(request.header("Content-Type", "application/x-www-form-urlencoded").body(encode(form))).await
 }
 
 /// Shows `data` of the API as a table: one row per series for a vector, one per sample for a matrix.

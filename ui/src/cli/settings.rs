@@ -57,6 +57,7 @@ fn heading(key: &str) -> &'static str {
         Some("query") => "Queries",
         Some("storage" | "blocks" | "write" | "otlp") => "Writes and storage",
         Some("compactor" | "replicas" | "retention") => "Long-term storage",
+        Some("lineage") => "Lineage and impact",
         Some("limits" | "tenancy") => "Tenants and their limits",
         Some("log" | "self-scrape") => "Observation",
         _ => "Configuration",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use isobar_compactor::config::{Rules, SelectedRetention};
+use isobar_compactor::config::{MIN_MEMORY_BYTES, Rules, SelectedRetention};
 use isobar_compactor::{CompactorConfig, TenantRules};
 use isobar_ingest::units::{format_bytes, format_duration, parse_bytes, parse_duration};
 
@@ -18,9 +18,6 @@ const DEFAULT_REPLICA_LABELS: [&str; 2] = ["prometheus_replica", "__replica__"];
 
 /// Replicas are joined window by window; levels must be whole numbers of windows for compaction not to change an answer.
 const WINDOW: Duration = Duration::from_secs(2 * 3600);
-
-/// Least memory of a compactor: below, outputs become too small to be worth a file.
-const MIN_MEMORY_BYTES: u64 = 32 << 20;
 
 /// Files younger than this may belong to a block that is just being written.
 const USUAL_UPLOAD_TIME: Duration = Duration::from_secs(3600);

@@ -5,6 +5,7 @@
 
 pub mod fields;
 pub mod load;
+mod lineage;
 mod long_term;
 pub mod objstore;
 pub mod relabel;
@@ -127,6 +128,8 @@ pub struct Roles {
     pub query: bool,
     /// Merges, downsamples and removes blocks.
     pub compact: bool,
+    /// Keeps the lineage graph, and assesses what alerts touch.
+    pub lineage: bool,
 }
 
 impl Default for Config {
@@ -174,6 +177,7 @@ impl Config {
         }
         objstore::ObjstoreFile::load(self.objstore_config_file.as_deref())?;
         self.validate_long_term()?;
+        self.sections.lineage.validate()?;
         self.sections.validate().map_err(Error::Conflict)
     }
 
@@ -253,17 +257,18 @@ impl LogFormat {
 
 impl Roles {
     /// Everything in one process.
-    const ALL: Self = Self { ingest: true, query: true, compact: true };
+    const ALL: Self = Self { ingest: true, query: true, compact: true, lineage: true };
 
     fn parse(text: &str) -> Result<Self, String> {
-        let mut roles = Self { ingest: false, query: false, compact: false };
+        let mut roles = Self { ingest: false, query: false, compact: false, lineage: false };
         for name in text.split(',').map(str::trim) {
             match name {
                 "all" => roles = Self::ALL,
                 "ingest" => roles.ingest = true,
                 "query" => roles.query = true,
                 "compact" => roles.compact = true,
-                _ => return Err(format!("role {name:?} is not known; known are all, ingest, query, compact")),
+                "lineage" => roles.lineage = true,
+                _ => return Err(format!("role {name:?} is not known; known are all, ingest, query, compact, lineage")),
             }
         }
         Ok(roles)
@@ -276,7 +281,7 @@ impl Roles {
 
     /// The roles one by one.
     pub fn names(&self) -> Vec<&'static str> {
-        let named = [(self.ingest, "ingest"), (self.query, "query"), (self.compact, "compact")];
+        let named = [(self.ingest, "ingest"), (self.query, "query"), (self.compact, "compact"), (self.lineage, "lineage")];
         named.into_iter().filter_map(|(has, name)| has.then_some(name)).collect()
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use isobar_compactor::{CompactorConfig, TenantRules};
 use isobar_ingest::units::{format_duration, parse_duration};
 
+use super::lineage::{self, LineageSection};
 use super::setting::{Kind, Setting, count, duration, row, size, switch, text};
 use super::yaml::Node;
 use super::{Config, long_term};
@@ -31,6 +32,8 @@ pub struct Sections {
     pub tenancy: isobar_ingest::tenant::TenantConfig,
     /// Merging and cleaning of blocks.
     pub compactor: CompactorConfig,
+    /// Services and data, and what alerts touch.
+    pub lineage: LineageSection,
     /// Replica labels and retention of tenants without their own.
     pub rules: TenantRules,
     /// What differs of [`Sections::rules`] for single tenants: settings and what the file says of them. It is put on top of the
@@ -50,6 +53,7 @@ impl Default for Sections {
             otlp: Default::default(),
             tenancy: Default::default(),
             compactor: CompactorConfig::default(),
+            lineage: LineageSection::default(),
             rules: long_term::default_rules(),
             tenant_rules: BTreeMap::new(),
         }
@@ -76,6 +80,7 @@ pub fn table() -> Vec<Setting> {
     rows.extend(write());
     rows.extend(long_term::compactor());
     rows.extend(long_term::rules());
+    rows.extend(lineage::table());
     rows.extend(limits());
     rows.extend([
         switch("tenancy.enabled", "Whether the headers X-Scope-OrgID and THANOS-TENANT choose the tenant.", |c| {

@@ -97,7 +97,7 @@ pub fn table() -> Vec<Setting> {
         row(
             "roles",
             "LIST",
-            "Which parts run in this process: all, or some of ingest, query and compact.",
+            "Which parts run in this process: all, or some of ingest, query, compact and lineage.",
             Kind::List,
             |c| &mut c.roles,
             Roles::parse,

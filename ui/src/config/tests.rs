@@ -196,7 +196,7 @@ fn refuses_what_would_lose_data_unawares() {
         (vec![("compactor.levels", "2h,2h")], "compactor.levels: 2h after 2h"),
         (vec![("compactor.levels", "3h")], "begin with a multiple of 2h"),
         (vec![("compactor.levels", "0")], "compactor.levels: 0s"),
-        (vec![("compactor.memory", "1MiB")], "compactor.memory: 1MiB is too little; use 32MiB or more"),
+        (vec![("compactor.memory", "1MiB")], "compactor.memory: 1MiB is too little; use 96MiB or more"),
         (vec![("compactor.interval", "0")], "compactor.interval: 0 would never rest"),
         (vec![("replicas.labels", "__name__")], "replicas.labels: __name__ is the name of the metric"),
     ] {

@@ -28,6 +28,7 @@ pub struct Run(JoinHandle<Result<Report, Refusal>>);
 impl Compaction {
     /// Starts.
     pub fn start(config: CompactorConfig, rules: LiveRules, blocks: BlockStore, registry: &mut Registry) -> Self {
+        let config = CompactorConfig { while_working: Some(|works| crate::allocator::keep_freed(!works)), ..config };
         let compactor = Compactor::new(config, rules, blocks, registry);
         let (stop, stopped) = watch::channel(false);
         let background = tokio::spawn(Arc::clone(&compactor).run(stopped));
@@ -51,15 +52,11 @@ impl Compaction {
             return Err(Error::Canceled.into());
         }
         let compactor = Arc::clone(&self.compactor);
-        let mut stop = self.stop.subscribe();
+        let stop = self.stop.subscribe();
         Ok(Run(tokio::spawn(async move {
             let _alone = alone;
             let quiet = Arc::new(|_: &_| {});
-            let report = tokio::select! {
-                report = compactor.run_to_end(Some(&tenant), quiet) => report,
-                // The run is dropped where it is: nothing that it has not committed can be seen.
-                _ = stop.wait_for(|stop| *stop) => Err(Error::Canceled),
-            };
+            let report = compactor.run_to_end_or(Some(&tenant), quiet, stop).await;
             let report = report.inspect_err(|error| tracing::warn!(%tenant, %error, "a compaction that was asked for has failed"))?;
             tracing::info!(%tenant, jobs = report.jobs, failures = report.failures.len(), "a compaction that was asked for is done");
             Ok(report)

@@ -18,6 +18,9 @@ use tower::ServiceExt;
 use super::auth::Auth;
 use super::metrics::Metrics;
 
+/// gRPC has the names of its methods for paths, and no prefix can be put before them.
+const GRPC_PREFIX: &str = "/opentelemetry.proto.collector.";
+
 /// How far the process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -85,6 +88,10 @@ impl Front {
 
     /// Answers one request.
     pub async fn handle(&self, mut request: Request) -> Response {
+        // HTTP/2 tells the host as a part of the URI.
+        if let Some(host) = request.uri().authority().and_then(|a| HeaderValue::try_from(a.as_str()).ok()) {
+            request.headers_mut().entry(header::HOST).or_insert(host);
+        }
         let origin = request.headers().get(header::ORIGIN).cloned();
         let allowed_origin = origin.filter(|o| o.to_str().is_ok_and(|o| self.cors.as_ref().is_some_and(|m| m.matches(o))));
         let mut response = match self.strip_prefix(request.uri()) {
@@ -146,7 +153,7 @@ impl Front {
 
     /// The URI as the routes know it, or the answer to a request outside of them.
     fn strip_prefix(&self, uri: &Uri) -> Result<Uri, Box<Response>> {
-        if self.prefix.is_empty() {
+        if self.prefix.is_empty() || uri.path().starts_with(GRPC_PREFIX) {
             return Ok(uri.clone());
         }
         let path = uri.path();

@@ -1,4 +1,6 @@
-//! The socket: plain or TLS, with a limit on connections and a graceful end.
+//! The socket: plain or TLS, HTTP/1.1 or HTTP/2, with a limit on connections and a graceful end.
+//!
+//! HTTP/2 is for gRPC, which needs it: over TLS it is agreed on, without TLS it is spoken at once (prior knowledge).
 
 use std::future::Future;
 use std::io;
@@ -28,6 +30,13 @@ const MAX_CONNECTIONS: usize = 512;
 /// How long a client may take to send its headers, and how long a kept connection may be idle: as in Prometheus.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// Requests at once on a connection of HTTP/2; what hyper has by default, named here because it is a limit.
+const MAX_STREAMS: u32 = 200;
+
+/// A connection of HTTP/2 that is idle is asked so often whether anybody is there, and closed if nobody answers in time.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Serves on a bound socket until the handle ends it.
 ///
 /// # Errors
@@ -42,6 +51,9 @@ pub async fn serve(listener: TcpListener, tls: Option<RustlsConfig>, front: Arc<
     let service = routes.into_make_service();
     let mut server = axum_server::from_tcp(listener)?.handle(handle);
     server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let mut builder = server.http_builder().http2();
+    builder.timer(hyper_util::rt::TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    builder.keep_alive_interval(PING_INTERVAL).keep_alive_timeout(PING_TIMEOUT);
     match tls {
         None => server.acceptor(Limited { inner: NoDelayAcceptor::new(), slots }).serve(service).await?,
         Some(config) => {
@@ -77,7 +89,7 @@ pub fn tls_config(tls: &Tls) -> anyhow::Result<ServerConfig> {
     let mut config = builder
         .with_single_cert(certificates, key)
         .with_context(|| format!("tls_server_config: {} and {} do not fit", tls.cert_file.display(), tls.key_file.display()))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -12,9 +12,11 @@ mod exposition;
 mod facts;
 mod front;
 mod host;
+mod lineage;
 mod listen;
 mod metrics;
 mod operate;
+mod other_server;
 mod params;
 mod parts;
 mod refusal;
@@ -264,7 +266,7 @@ impl State {
         self.front.auth().replace(web.users);
         self.front.set_headers(&web.headers);
         logging::set_level(loaded.config.log.level);
-        self.parts.set_rules(&loaded.config);
+        self.parts.set_rules(&loaded.config)?;
         *self.live.write() = Arc::new(loaded);
         Ok(())
     }

@@ -1,11 +1,12 @@
-//! The parts of the server that other crates own, put together by role: blocks, ingester, query engine, compactor.
+//! The parts of the server that other crates own, put together by role: blocks, ingester, query engine, compactor, lineage.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use isobar_block::{BlockStore, CatalogState, Matcher, TenantId, TimeRange};
+use axum::http::HeaderMap;
+use isobar_block::{BlockStore, CatalogState, Matcher, PromQl, SeriesSink, TenantId, TimeRange};
 use isobar_compactor::compactor::Status;
 use isobar_compactor::config::LiveRules;
 use isobar_compactor::{TenantRules, delete};
@@ -14,14 +15,18 @@ use isobar_ingest::decoded::WriteSink;
 use isobar_ingest::http::HttpState;
 use isobar_ingest::limits::LiveLimits;
 use isobar_ingest::metrics::WriteMetrics;
+use isobar_lineage::service;
 use isobar_query::Engine;
 use isobar_query::http::Api;
+use isobar_query::storage::Storage;
 use object_store::ObjectStore;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::compaction::{Compaction, Run};
 use super::facts::Facts;
+use super::lineage::{Lineage, OwnEngine, OwnIngester};
+use super::other_server::OtherServer;
 use super::refusal::Refusal;
 use super::storage::BlocksAndHeads;
 use crate::config::Config;
@@ -41,6 +46,7 @@ pub struct Parts {
     ingest: Option<Ingest>,
     api: Option<Api>,
     compaction: Option<Compaction>,
+    lineage: Option<Lineage>,
     rules: LiveRules,
     counts: BlockCounts,
     default_tenant: TenantId,
@@ -59,7 +65,7 @@ impl Parts {
     /// What keeps a part from starting.
     pub async fn open(config: &Config, store: Arc<dyn ObjectStore>, registry: &mut Registry, mut facts: Facts) -> anyhow::Result<Self> {
         let sections = &config.sections;
-        let blocks = BlockStore::new(store, sections.blocks.clone());
+        let blocks = BlockStore::new(Arc::clone(&store), sections.blocks.clone());
         let rules = LiveRules::new(config.rules());
         let counts = BlockCounts::register(registry);
         let ingest = if config.roles.ingest {
@@ -75,7 +81,13 @@ impl Parts {
             None
         };
         facts.ingester = ingest.as_ref().map(|i| Arc::clone(&i.ingester));
-        let api = if config.roles.query { Some(api(config, &blocks, &rules, facts)?) } else { None };
+        let storage: Arc<dyn Storage> =
+            Arc::new(BlocksAndHeads { blocks: blocks.clone(), ingester: facts.ingester.clone(), rules: rules.clone() });
+        let engine = match config.roles.query || config.roles.lineage {
+            true => Some(Arc::new(Engine::new(sections.engine.clone())?)),
+            false => None,
+        };
+        let api = engine.clone().filter(|_| config.roles.query).map(|engine| api(config, engine, Arc::clone(&storage), facts));
         if let Some(api) = &api {
             api.register(registry);
         }
@@ -83,7 +95,14 @@ impl Parts {
         counts.clone().start(blocks.clone());
         let compaction =
             config.roles.compact.then(|| Compaction::start(sections.compactor.clone(), rules.clone(), blocks.clone(), registry));
-        Ok(Self { blocks, ingest, api, compaction, rules, counts, default_tenant })
+        let lineage = match engine.filter(|_| config.roles.lineage) {
+            Some(engine) => {
+                let sink = ingest.as_ref().map(|i| Arc::clone(&i.ingester) as Arc<dyn WriteSink>);
+                Some(Lineage::start(lineage(config, store, engine, storage, sink, registry)?))
+            }
+            None => None,
+        };
+        Ok(Self { blocks, ingest, api, compaction, lineage, rules, counts, default_tenant })
     }
 
     /// Routes of the parts.
@@ -105,6 +124,9 @@ impl Parts {
         if let Some(api) = &self.api {
             routes = routes.merge(isobar_query::http::router(api.clone()));
         }
+        if let Some(lineage) = &self.lineage {
+            routes = routes.merge(isobar_lineage::http::router(lineage.service().clone()));
+        }
         routes
     }
 
@@ -115,12 +137,19 @@ impl Parts {
         Some((sink, self.default_tenant.clone()))
     }
 
-    /// Puts other limits and rules of tenants in force.
-    pub fn set_rules(&self, config: &Config) {
+    /// Puts other limits and rules of tenants, and other rules of lineage, in force.
+    ///
+    /// # Errors
+    /// If the file of rules cannot be read any more; nothing changes then.
+    pub fn set_rules(&self, config: &Config) -> anyhow::Result<()> {
+        if let Some(lineage) = &self.lineage {
+            lineage.service().replace_settings(config.sections.lineage.settings()?);
+        }
         if let Some(ingest) = &self.ingest {
             ingest.limits.replace(config.sections.limits.clone());
         }
         self.rules.replace(config.rules());
+        Ok(())
     }
 
     /// Cuts the heads into blocks.
@@ -182,10 +211,13 @@ impl Parts {
         }
     }
 
-    /// Stops in order: the compactor, then what is in the heads goes into blocks, or else stays in the log for the next start.
+    /// Stops in order: the compactor, lineage, then what is in the heads goes into blocks, or else stays in the log for the next start.
     pub async fn shutdown(&self) {
         if let Some(compaction) = &self.compaction {
             compaction.shutdown().await;
+        }
+        if let Some(lineage) = &self.lineage {
+            lineage.shutdown().await;
         }
         let Some(ingest) = &self.ingest else { return };
         match ingest.ingester.shutdown().await {
@@ -195,13 +227,38 @@ impl Parts {
     }
 }
 
-fn api(config: &Config, blocks: &BlockStore, rules: &LiveRules, facts: Facts) -> anyhow::Result<Api> {
+fn api(config: &Config, engine: Arc<Engine>, storage: Arc<dyn Storage>, facts: Facts) -> Api {
     let sections = &config.sections;
-    let engine = Arc::new(Engine::new(sections.engine.clone())?);
-    let storage = Arc::new(BlocksAndHeads { blocks: blocks.clone(), ingester: facts.ingester.clone(), rules: rules.clone() });
     let tenancy = sections.tenancy.clone();
-    let tenant_of = Arc::new(move |headers: &axum::http::HeaderMap| tenancy.of_request(headers));
-    Ok(Api::new(engine, storage, Arc::new(facts), tenant_of, sections.api.clone()))
+    let tenant_of = Arc::new(move |headers: &HeaderMap| tenancy.of_request(headers));
+    Api::new(engine, storage, Arc::new(facts), tenant_of, sections.api.clone())
+}
+
+fn lineage(
+    config: &Config,
+    bucket: Arc<dyn ObjectStore>,
+    engine: Arc<Engine>,
+    storage: Arc<dyn Storage>,
+    sink: Option<Arc<dyn WriteSink>>,
+    registry: &mut Registry,
+) -> anyhow::Result<service::Service> {
+    let sections = &config.sections;
+    let promql: Arc<dyn PromQl> = match sections.lineage.query_url.as_str() {
+        "" => Arc::new(OwnEngine { engine, storage, timeout: sections.api.timeout }),
+        url => Arc::new(OtherServer::new(url, sections.api.timeout)?),
+    };
+    let tenancy = sections.tenancy.clone();
+    let parts = service::Parts {
+        bucket,
+        store: sections.lineage.store.clone(),
+        max_tenants: sections.lineage.max_tenants,
+        default_tenant: TenantId::new(&sections.tenancy.default_tenant)?,
+        settings: sections.lineage.settings()?,
+        promql: Some(promql),
+        sink: sink.map(|sink| Arc::new(OwnIngester(sink)) as Arc<dyn SeriesSink>),
+        tenant_of: Arc::new(move |headers: &HeaderMap| tenancy.of_request(headers)),
+    };
+    Ok(service::Service::new(parts, registry))
 }
 
 /// How many blocks there are and how big, as this process last read them.

@@ -53,7 +53,9 @@ impl From<isobar_block::Error> for Refusal {
         match error {
             isobar_block::Error::Invalid { .. } => Self::bad_data(error.to_string()),
             isobar_block::Error::Limit { .. } => Self::limit(error.to_string()),
-            isobar_block::Error::Store(_) | isobar_block::Error::Conflict { .. } => Self::unavailable(error.to_string()),
+            isobar_block::Error::Unavailable { .. } | isobar_block::Error::Store(_) | isobar_block::Error::Conflict { .. } => {
+                Self::unavailable(error.to_string())
+            }
             _ => Self::internal(error.to_string()),
         }
     }

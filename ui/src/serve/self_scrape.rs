@@ -70,9 +70,9 @@ impl SelfScrape {
         }
         let ended = std::mem::take(&mut *last.lock());
         let at_ms = time::now_ms();
-        let stale = ended.iter().map(|labels: &Labels| (labels.clone(), stale_nan()));
+        let stale = ended.iter().map(|labels: &Labels| (labels.clone(), at_ms, stale_nan()));
         // The process ends anyway; a reader waits for the lookback then.
-        let _best_effort = scrape.sink.write(&scrape.tenant, request_of(stale, Vec::new(), at_ms)).await;
+        let _best_effort = scrape.sink.write(&scrape.tenant, request_of(stale, Vec::new())).await;
     }
 
     fn gather(&self) -> Vec<Family> {
@@ -94,16 +94,17 @@ impl SelfScrape {
         samples.extend(gone.map(|labels| (labels, stale_nan())));
         let metadata =
             families.iter().map(|f| (f.name.clone(), Metadata { metric_type: f.metric_type, help: f.help.clone(), unit: String::new() }));
-        request_of(samples.into_iter(), metadata.collect(), at_ms)
+        request_of(samples.into_iter().map(|(labels, value)| (labels, at_ms, value)), metadata.collect())
     }
 }
 
-fn request_of(samples: impl Iterator<Item = (Labels, f64)>, metadata: Vec<(String, Metadata)>, at_ms: i64) -> DecodedRequest {
+/// A write request with one sample for each of these labels, Unix milliseconds and values.
+pub fn request_of(samples: impl Iterator<Item = (Labels, i64, f64)>, metadata: Vec<(String, Metadata)>) -> DecodedRequest {
     let mut request = DecodedRequest { metadata, ..DecodedRequest::default() };
-    for (at, (labels, value)) in samples.enumerate() {
+    for (at, (labels, timestamp_ms, value)) in samples.enumerate() {
         let (start, at) = (request.label_bytes.len() as u32, at as u32);
         request.label_bytes.extend_from_slice(labels.as_bytes());
-        request.samples.push(Sample { timestamp_ms: at_ms, value });
+        request.samples.push(Sample { timestamp_ms, value });
         request.series.push(DecodedSeries {
             labels: start..request.label_bytes.len() as u32,
             form: LabelForm::Canonical,

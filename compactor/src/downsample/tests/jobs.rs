@@ -12,16 +12,16 @@ use crate::downsample::{Downsampling, Due, due};
 use crate::plan::Span;
 use crate::rewrite::Control;
 
-const HOUR_MS: i64 = 3_600_000;
-const SPAN_MS: i64 = 48 * HOUR_MS;
+pub(super) const HOUR_MS: i64 = 3_600_000;
+pub(super) const SPAN_MS: i64 = 48 * HOUR_MS;
 const SCRAPE_MS: i64 = 15_000;
 const NOW_MS: i64 = 1_700_000_000_000;
 const SERIES: usize = 12;
 
-struct World {
-    store: BlockStore,
-    catalog: Arc<Catalog>,
-    tenant: TenantId,
+pub(super) struct World {
+    pub store: BlockStore,
+    pub catalog: Arc<Catalog>,
+    pub tenant: TenantId,
 }
 
 fn value(series: usize, t: i64) -> f64 {
@@ -30,20 +30,20 @@ fn value(series: usize, t: i64) -> f64 {
     ((t + series as i64 * 977_000).rem_euclid(period_ms) / SCRAPE_MS) as f64 * (series + 1) as f64
 }
 
-fn labels(series: usize, replica: Option<&str>) -> Labels {
+pub(super) fn labels(series: usize, replica: Option<&str>) -> Labels {
     let mut pairs = vec![("__name__", "m_total".to_owned()), ("i", format!("{series:03}"))];
     pairs.extend(replica.map(|r| ("replica", r.to_owned())));
     Labels::from_pairs(pairs).expect("valid")
 }
 
 impl World {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let (store, tenant) = (BlockStore::new(Arc::new(InMemory::new()), BlockStoreConfig::default()), TenantId::default());
         Self { catalog: store.catalog(&tenant).await.expect("opens"), store, tenant }
     }
 
     /// Adds a raw block of some series.
-    async fn raw(&self, span: std::ops::Range<i64>, level: u32, created_ms: i64, series: impl Iterator<Item = Labels>) -> BlockMeta {
+    pub async fn raw(&self, span: std::ops::Range<i64>, level: u32, created_ms: i64, series: impl Iterator<Item = Labels>) -> BlockMeta {
         let mut writer = BlockWriter::new(WriterConfig { level, window_ms: 24 * HOUR_MS, ..WriterConfig::new(created_ms) });
         for labels in series {
             let number: usize = labels.get("i").and_then(|i| i.parse().ok()).expect("the tests number their series");
@@ -55,7 +55,7 @@ impl World {
         meta
     }
 
-    async fn change(&self, change: Change) {
+    pub async fn change(&self, change: Change) {
         self.catalog.commit(change).await.expect("commits");
     }
 
@@ -71,12 +71,12 @@ impl World {
         }
     }
 
-    fn due(&self) -> Vec<Due> {
+    pub fn due(&self) -> Vec<Due> {
         due(&self.catalog.blocks(), &TenantRules::default(), &CompactorConfig::default(), NOW_MS)
     }
 
     /// Carries out everything that is due.
-    async fn settle(&self) -> Vec<BlockMeta> {
+    pub async fn settle(&self) -> Vec<BlockMeta> {
         let mut added = Vec::new();
         loop {
             let Some(due) = self.due().into_iter().next() else { return added };
@@ -90,13 +90,13 @@ impl World {
         }
     }
 
-    async fn select(&self, range: TimeRange, max_resolution_ms: i64, aggregate: Aggregate) -> Selected {
+    pub async fn select(&self, range: TimeRange, max_resolution_ms: i64, aggregate: Aggregate) -> Selected {
         let want = Want { max_resolution_ms, aggregate };
         self.store.source(&self.tenant).select(&[], range, want).await.expect("selects")
     }
 
     /// All samples by series: value and how many it stands for.
-    async fn read(&self, max_resolution_ms: i64, aggregate: Aggregate) -> BTreeMap<String, BTreeMap<i64, (f64, u32)>> {
+    pub async fn read(&self, max_resolution_ms: i64, aggregate: Aggregate) -> BTreeMap<String, BTreeMap<i64, (f64, u32)>> {
         let mut out: BTreeMap<String, BTreeMap<i64, (f64, u32)>> = BTreeMap::new();
         let mut buf = SampleBuf::default();
         for set in self.select(TimeRange::ALL, max_resolution_ms, aggregate).await.sets {
@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-fn total(series: &BTreeMap<i64, (f64, u32)>) -> (u64, f64) {
+pub(super) fn total(series: &BTreeMap<i64, (f64, u32)>) -> (u64, f64) {
     series.values().fold((0, 0.0), |(n, sum), (v, count)| (n + u64::from(*count), sum + v * f64::from(*count)))
 }
 
@@ -122,7 +122,7 @@ fn as_buf(series: &BTreeMap<i64, (f64, u32)>) -> SampleBuf {
 }
 
 /// Answers from buckets are those from raw samples: sums, counts, and increases at ends of buckets.
-fn compare(
+pub(super) fn compare(
     raw: &BTreeMap<String, BTreeMap<i64, (f64, u32)>>,
     average: &BTreeMap<String, BTreeMap<i64, (f64, u32)>>,
     counter: &BTreeMap<String, BTreeMap<i64, (f64, u32)>>,
@@ -254,6 +254,8 @@ async fn damaged_blocks_are_left_out_with_a_warning() {
     for part in [&*damaged.ulid.to_string(), "1970-01-03T00:00:00.000Z", "torn page", "`isobar blocks repair`"] {
         assert!(found.warnings[0].contains(part), "{} lacks {part}", found.warnings[0]);
     }
+    let coverage = world.store.source(&world.tenant).coverage(&[], TimeRange::ALL).await.expect("answers");
+    assert_eq!((coverage.warnings, coverage.resolutions_ms.into_iter().collect::<Vec<_>>()), (found.warnings, vec![0]));
     let early = world.select(TimeRange::new(0, HOUR_MS).expect("ordered"), 0, Aggregate::Last).await;
     assert!(early.warnings.is_empty(), "it is not needed there");
     let due = world.due();

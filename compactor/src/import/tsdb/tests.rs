@@ -13,6 +13,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 
+mod custom;
+
 const FLOATS: &str = "floats";
 const HISTOGRAMS: &str = "histograms";
 

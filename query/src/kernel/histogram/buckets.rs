@@ -1,5 +1,8 @@
 //! The buckets of one sign: sorted by index, each at most once.
 
+use isobar_block::histogram::bucket_numbers;
+pub(super) use isobar_block::histogram::upper_bound as bound;
+
 use super::{Number, Span};
 
 /// One bucket: values in `(bound(index − 1), bound(index)]`; of a custom histogram, the `index`-th.
@@ -13,39 +16,9 @@ pub(super) struct Bucket {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Side(Vec<Bucket>);
 
-/// Upper bound of an exponential bucket: 2^(index · 2^−schema); the largest finite one is `f64::MAX`.
-pub(super) fn bound(index: i32, schema: i32) -> f64 {
-    if schema < 0 {
-        let exponent = i64::from(index) << -schema;
-        return power_of_two(exponent, 1.0);
-    }
-    let fraction = index & ((1 << schema) - 1);
-    power_of_two(i64::from(index >> schema), (f64::from(fraction) / f64::from(1 << schema)).exp2())
-}
-
-/// `factor · 2^exponent`, with `f64::MAX` for 2^1024, which values up to `f64::MAX` are put below.
-fn power_of_two(exponent: i64, factor: f64) -> f64 {
-    if exponent == 1024 && factor == 1.0 {
-        return f64::MAX;
-    }
-    let exponent = exponent.clamp(-1100, 1100) as i32;
-    // In two steps, since the power itself may be less than the smallest normal number.
-    let half = exponent / 2;
-    factor * f64::exp2(f64::from(half)) * f64::exp2(f64::from(exponent - half))
-}
-
 impl Side {
     pub(super) fn from_spans(spans: &[Span], counts: impl Iterator<Item = f64>) -> Self {
-        let mut indices = Vec::new();
-        let mut next = 0_i32;
-        for span in spans {
-            next = next.saturating_add(span.offset);
-            for _ in 0..span.length {
-                indices.push(next);
-                next = next.saturating_add(1);
-            }
-        }
-        Self(indices.into_iter().zip(counts).map(|(index, count)| Bucket { index, count: Number::new(count) }).collect())
+        Self(bucket_numbers(spans).zip(counts).map(|(index, count)| Bucket { index, count: Number::new(count) }).collect())
     }
 
     /// Spans and counts of the buckets that are not empty.

@@ -1,12 +1,14 @@
 //! `isobar blocks repair` and `isobar blocks rewrite`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use isobar_block::BlockId;
-use isobar_compactor::repair::{self, Edit, Repaired};
+use isobar_block::{BlockId, BlockMeta, TenantId};
+use isobar_compactor::repair::{self, Edit, Repaired, Rewritten};
 
 use super::progress::{Bar, thousands};
 use super::{Place, selector};
@@ -75,7 +77,7 @@ pub async fn repair(args: &RepairArgs) -> anyhow::Result<ExitCode> {
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(FOUND) })
 }
 
-/// Drops or relabels series.
+/// Drops or relabels series, also of the downsampled blocks that stand for the named ones.
 pub async fn rewrite(args: &RewriteArgs) -> anyhow::Result<ExitCode> {
     let selectors = |texts: &[String]| texts.iter().map(|s| selector(s)).collect::<anyhow::Result<Vec<_>>>();
     let edit = match &args.relabel {
@@ -84,29 +86,46 @@ pub async fn rewrite(args: &RewriteArgs) -> anyhow::Result<ExitCode> {
         None => Edit::Keep(selectors(&args.keep)?),
     };
     let store = args.place.open()?;
+    let mut by_tenant: BTreeMap<TenantId, Vec<Arc<BlockMeta>>> = BTreeMap::new();
     for (tenant, meta) in args.place.named(&store, &args.blocks).await? {
-        let bar = Bar::new();
-        let result = repair::rewrite(&store, &tenant, meta.ulid, &edit, args.dry_run, &|p| bar.show(p)).await;
-        bar.clear();
-        let rewritten = result.with_context(|| format!("block {}", meta.ulid))?;
-        let done = match (args.dry_run, rewritten.dropped + rewritten.relabelled, rewritten.blocks.is_empty()) {
-            (_, 0, _) => format!("UNCHANGED {}", meta.ulid),
-            (true, ..) => format!("WOULD REWRITE {}", meta.ulid),
-            (false, _, true) => format!("REMOVED {}", meta.ulid),
-            (false, ..) => format!("REWRITTEN {} as {}", meta.ulid, names(&rewritten.blocks)),
-        };
-        println!(
-            "{done}: {} of {} series dropped, {} relabelled, of which {} joined others",
-            thousands(rewritten.dropped),
-            thousands(rewritten.series),
-            thousands(rewritten.relabelled),
-            thousands(rewritten.joined)
-        );
-        for example in &rewritten.examples {
-            println!("  {example}");
+        by_tenant.entry(tenant).or_default().push(meta);
+    }
+    for (tenant, metas) in by_tenant {
+        let state = store.catalog(&tenant).await?.blocks();
+        for set in repair::sets(&state, metas) {
+            let bar = Bar::new();
+            let result = repair::rewrite(&store, &tenant, &set, &edit, args.dry_run, &|p| bar.show(p)).await;
+            bar.clear();
+            for rewritten in result.with_context(|| format!("blocks {}", names(&set)))? {
+                show(&rewritten, args.dry_run);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(rewritten: &Rewritten, dry_run: bool) {
+    let block = rewritten.block;
+    let done = match (dry_run, rewritten.changes(), rewritten.blocks.is_empty()) {
+        (_, false, true) => format!("UNCHANGED {block}"),
+        (true, ..) => format!("WOULD REWRITE {block}"),
+        (false, _, true) => format!("REMOVED {block}"),
+        (false, ..) => format!("REWRITTEN {block} as {}", names(&rewritten.blocks)),
+    };
+    let kind = match rewritten.resolution_ms / 60_000 {
+        0 => String::new(),
+        minutes => format!("buckets of {minutes} min, "),
+    };
+    println!(
+        "{done}: {kind}{} of {} series dropped, {} relabelled, of which {} joined others",
+        thousands(rewritten.dropped),
+        thousands(rewritten.series),
+        thousands(rewritten.relabelled),
+        thousands(rewritten.joined)
+    );
+    for example in &rewritten.examples {
+        println!("  {example}");
+    }
 }
 
 fn names(blocks: &[BlockId]) -> String {

@@ -19,6 +19,7 @@ fn routes() -> Router {
         .route("/", get(|| async { "start" }))
         .route("/api/v1/query", get(|uri: Uri| async move { uri.to_string() }))
         .route("/-/reload", post(|| async { "reloaded" }))
+        .route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(|| async {}))
 }
 
 fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
@@ -74,6 +75,8 @@ async fn serves_below_the_prefix_only() {
     assert_eq!(text(inner).await, "/api/v1/query?query=a%2Fb");
     let moved = front.handle(request("GET", "/", &[])).await;
     assert_eq!(moved.headers()[header::LOCATION], "/isobar/");
+    let grpc = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(status(&front, "POST", grpc, &[]).await, 200, "gRPC knows no prefix");
 }
 
 #[tokio::test]
@@ -126,4 +129,13 @@ async fn adds_the_headers_of_the_web_file() {
     let response = front.handle(request("GET", "/", &[])).await;
     assert_eq!(response.headers()[header::STRICT_TRANSPORT_SECURITY], "max-age=1");
     assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+}
+
+#[tokio::test]
+async fn the_host_of_http_2_counts_as_one() {
+    let front = front("", "", &[]);
+    front.open(routes());
+    for (origin, expected) in [("http://x:9090", 200), ("http://evil", 403)] {
+        assert_eq!(status(&front, "POST", "http://x:9090/-/reload", &[("origin", origin)]).await, expected, "{origin}");
+    }
 }
