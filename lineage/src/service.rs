@@ -1,9 +1,11 @@
 //! The lineage of all tenants as one part of a server: stores that are opened on first use, what runs in the background, and what it
 //! reaches of the rest of the server. The HTTP API is over it.
 
+mod sizes;
+
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::http::HeaderMap;
 use futures::StreamExt;
@@ -40,6 +42,12 @@ pub struct Parts {
     pub tenant_of: TenantOf,
 }
 
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("tenants", &self.0.tenants.lock().len()).finish_non_exhaustive()
+    }
+}
+
 /// See the module. Clones share it.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
@@ -49,7 +57,6 @@ struct Inner {
     settings: RwLock<Arc<Settings>>,
     tenants: Mutex<HashMap<TenantId, Arc<OnceCell<Arc<Tenant>>>>>,
     changed: watch::Sender<u64>,
-    running: AtomicUsize,
     metrics: Metrics,
 }
 
@@ -93,7 +100,9 @@ impl Service {
         metrics.info.register(registry);
         let settings = RwLock::new(Arc::new(std::mem::take(&mut parts.settings)));
         let (changed, _) = watch::channel(0);
-        Self(Arc::new(Inner { parts, settings, tenants: Mutex::default(), changed, running: AtomicUsize::new(0), metrics }))
+        let service = Self(Arc::new(Inner { parts, settings, tenants: Mutex::default(), changed, metrics }));
+        registry.register_collector(Box::new(sizes::SizesOf(service.clone())));
+        service
     }
 
     /// The rules in force.
@@ -190,7 +199,6 @@ impl Service {
 
     /// Does the background work until told to stop: looks at mesh metrics, at the watched folder, at alerts; writes edges and own series.
     pub async fn run(self, stop: watch::Receiver<bool>) {
-        self.0.running.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.open_known().await {
             tracing::warn!(%error, "not every tenant's lineage could be opened; it is tried again with the first request");
         }
@@ -201,7 +209,6 @@ impl Service {
             folder::run(self.clone(), stop.clone()),
             info::run(self.clone(), stop.clone()),
         );
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Tells when the rules in force have changed.

@@ -4,6 +4,7 @@
 //! group beside each other, and a second list leads from the provider back to its dependents, those first that a failure takes.
 
 mod build;
+mod shares;
 mod effective;
 mod merge;
 mod view;
@@ -39,6 +40,9 @@ pub(crate) const STALE: u8 = 1;
 pub(crate) const HOSTING: u8 = 2;
 /// A failure of the provider can reach the dependent.
 pub(crate) const PROPAGATES: u8 = 4;
+
+/// It takes its share, and what it does in each world, from another edge.
+pub(crate) const BORROWED: u8 = 8;
 
 /// What walks need to know about an edge.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +114,8 @@ pub(crate) struct Graph {
     pub(crate) edges: Vec<Edge>,
     /// By edge that several records stand for, the others.
     pub(crate) other_records: HashMap<u32, Vec<u32>>,
+    /// By edge that is marked as borrowing, the edge that it follows.
+    pub(crate) borrowed: HashMap<u32, u32>,
     pub(crate) in_start: Vec<u32>,
     /// By node, where those of its dependents end that a failure takes.
     pub(crate) in_reached: Vec<u32>,

@@ -120,7 +120,29 @@ pub struct LineageStore {
     snapshots: snapshots::Snapshots,
     checkpoint_bytes: AtomicU64,
     checkpointing: AtomicBool,
+    counted: Counted,
     version: watch::Sender<u64>,
+}
+
+/// What became of events in this process.
+#[derive(Default)]
+struct Counted {
+    stored: AtomicU64,
+    repeated: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counted {
+    fn add(&self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let counter = match outcome {
+                Outcome::Stored(_) => &self.stored,
+                Outcome::Repeated => &self.repeated,
+                Outcome::Refused(_) => &self.refused,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Sizes, for metrics and status.
@@ -140,6 +162,12 @@ pub struct Sizes {
     pub document_bytes: usize,
     /// Bytes of events that wait to be written.
     pub queued_bytes: usize,
+    /// Events that this process has stored.
+    pub stored: u64,
+    /// Events that it was sent again.
+    pub repeated: u64,
+    /// Events that it has refused.
+    pub refused: u64,
 }
 
 impl LineageStore {
@@ -178,6 +206,7 @@ impl LineageStore {
             snapshots,
             checkpoint_bytes: AtomicU64::new(checkpoint_bytes),
             checkpointing: AtomicBool::new(false),
+            counted: Counted::default(),
             version,
         };
         opened.replay(start.last).await?;
@@ -206,7 +235,19 @@ impl LineageStore {
         let (version, nodes, edges, sources) = (frozen.version, frozen.nodes.len(), frozen.edges.len(), frozen.sources.len());
         let (documents, document_bytes) = state.documents.size();
         drop(state);
-        Sizes { version, nodes, edges, sources, documents, document_bytes, queued_bytes: self.queue.lock().bytes }
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Sizes {
+            version,
+            nodes,
+            edges,
+            sources,
+            documents,
+            document_bytes,
+            queued_bytes: self.queue.lock().bytes,
+            stored: count(&self.counted.stored),
+            repeated: count(&self.counted.repeated),
+            refused: count(&self.counted.refused),
+        }
     }
 
     /// Reads the entries up to `last` that were there at the start, several at a time, and then whatever follows.
@@ -327,6 +368,7 @@ impl LineageStore {
             }
         }
         if waiting.events.is_empty() {
+            self.counted.add(&waiting.outcomes);
             return Ok(waiting.outcomes);
         }
         if waiting.bytes > MAX_APPEND_BYTES {
@@ -336,7 +378,9 @@ impl LineageStore {
             ));
         }
         self.enqueue(waiting)?;
-        answer.await.map_err(|_| Error::Canceled)?
+        let outcomes = answer.await.map_err(|_| Error::Canceled)??;
+        self.counted.add(&outcomes);
+        Ok(outcomes)
     }
 
     fn enqueue(self: &Arc<Self>, waiting: Waiting) -> Result<()> {

@@ -15,6 +15,7 @@ mod import;
 mod compaction;
 mod rollups;
 mod lineage;
+mod boutique;
 mod openlineage;
 mod alerts;
 mod mesh;

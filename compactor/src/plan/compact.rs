@@ -9,8 +9,12 @@ use isobar_block::{BlockId, BlockMeta, CatalogState};
 use super::{Compaction, Span};
 use crate::config::CompactorConfig;
 
-/// More blocks than this are not merged at once as long as a lower level can bring their number down.
+/// Most blocks that are merged at once as long as a lower level can bring their number down.
 pub const MAX_INPUTS: usize = 128;
+/// Memory that there has to be for each of them: pages of all are held at the same time.
+pub const INPUT_BYTES: u64 = 8 << 20;
+/// So many are merged at once with however little memory: more than the next lower level can leave.
+const MIN_INPUTS: usize = 16;
 /// Blocks that came after the compaction of their span wait until they have this share (1/n) of its size …
 const LATE_SHARE: u64 = 20;
 /// … or until they are so old.
@@ -24,6 +28,7 @@ pub struct Planner<'a> {
     blocks: Vec<&'a Arc<BlockMeta>>,
     levels_ms: Vec<i64>,
     partial_bytes: u64,
+    max_inputs: usize,
     now_ms: i64,
     /// How long after its end a span is due; `None` if nothing waits.
     settle_ms: Option<i64>,
@@ -50,6 +55,7 @@ impl<'a> Planner<'a> {
             blocks: state.blocks.iter().filter(usable).collect(),
             levels_ms: config.levels.iter().map(|l| i64::try_from(l.as_millis()).unwrap_or(i64::MAX).max(1)).collect(),
             partial_bytes: config.memory_bytes / PARTIAL_SHARE,
+            max_inputs: max_inputs(config.memory_bytes),
             now_ms,
             settle_ms: settle.then(|| i64::try_from(config.settle.as_millis()).unwrap_or(i64::MAX)),
             taken: HashSet::new(),
@@ -144,7 +150,7 @@ impl<'a> Planner<'a> {
 
     fn compaction(&self, candidate: Candidate<'a>, reason: String) -> Option<(Compaction, String)> {
         let Candidate { span, level, base, late } = candidate;
-        if late.len() > MAX_INPUTS {
+        if late.len() > self.max_inputs {
             let is_low = |b: &&Arc<BlockMeta>| self.level_of(b) + 1 < level;
             if base.is_empty() && level > 1 && late.iter().any(is_low) {
                 // Lower levels make fewer blocks of them first.
@@ -164,16 +170,21 @@ impl<'a> Planner<'a> {
         Some((Compaction { span, level: level as u32, inputs, partial: false }, reason))
     }
 
-    /// Of all runs of [`MAX_INPUTS`] blocks that follow each other in precedence the smallest, if it is small enough. No other
+    /// Of all runs of `max_inputs` blocks that follow each other in precedence the smallest, if it is small enough. No other
     /// block may lie between them whose samples count more than those of the first.
     fn smallest_run<'b>(&self, base: &[&'a Arc<BlockMeta>], late: &'b [&'a Arc<BlockMeta>]) -> Option<&'b [&'a Arc<BlockMeta>]> {
         let size = |run: &&[&Arc<BlockMeta>]| run.iter().map(|b| b.size_bytes).sum::<u64>();
         let is_whole = |run: &&[&Arc<BlockMeta>]| {
-            let (first, last) = (run[0].precedence(), run[MAX_INPUTS - 1].precedence());
+            let (first, last) = (run[0].precedence(), run[self.max_inputs - 1].precedence());
             !base.iter().any(|b| first < b.precedence() && b.precedence() < last)
         };
-        late.windows(MAX_INPUTS).filter(is_whole).min_by_key(size).filter(|run| size(run) <= self.partial_bytes)
+        late.windows(self.max_inputs).filter(is_whole).min_by_key(size).filter(|run| size(run) <= self.partial_bytes)
     }
+}
+
+/// How many blocks are merged at once with this memory.
+pub fn max_inputs(memory_bytes: u64) -> usize {
+    usize::try_from(memory_bytes / INPUT_BYTES).unwrap_or(MAX_INPUTS).clamp(MIN_INPUTS, MAX_INPUTS)
 }
 
 /// About how much of a block lies in a span.

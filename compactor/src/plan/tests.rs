@@ -7,7 +7,7 @@ use std::time::Duration;
 use isobar_block::Quarantined;
 use proptest::prelude::*;
 
-use super::compact::MAX_INPUTS;
+use super::compact::{INPUT_BYTES, MAX_INPUTS};
 use super::*;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -23,11 +23,17 @@ struct ModelBlock {
     precedence_ms: i64,
 }
 
-#[derive(Default)]
 struct Model {
     blocks: Vec<ModelBlock>,
     next: u128,
     quarantined: Vec<BlockId>,
+    memory_bytes: u64,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self { blocks: Vec::new(), next: 0, quarantined: Vec::new(), memory_bytes: MAX_INPUTS as u64 * INPUT_BYTES }
+    }
 }
 
 impl Model {
@@ -46,7 +52,7 @@ impl Model {
     }
 
     fn plan(&self, now_ms: i64, settle: bool) -> Vec<Compaction> {
-        let config = CompactorConfig { downsampling: false, ..CompactorConfig::default() };
+        let config = CompactorConfig { downsampling: false, memory_bytes: self.memory_bytes, ..CompactorConfig::default() };
         let jobs = plan(&self.state(), &TenantRules::default(), &config, now_ms, settle);
         let mut seen = HashSet::new();
         let mut out = Vec::new();
@@ -161,6 +167,19 @@ fn too_many_blocks_go_through_lower_levels() {
     plan.iter().for_each(|c| model.apply(c));
     let plan = model.plan(LATER_MS, true);
     assert_eq!(plan.iter().map(|c| (c.level, c.inputs.len())).collect::<Vec<_>>(), [(4, 7)]);
+}
+
+#[test]
+fn little_memory_takes_fewer_blocks_at_once() {
+    let mut model = Model { memory_bytes: 256 << 20, ..Model::default() };
+    for n in 0..48 {
+        model.add(every_minute(n * HOUR_MS / 2, (n + 1) * HOUR_MS / 2), 0, n * HOUR_MS / 2);
+    }
+    let plan = model.plan(LATER_MS, true);
+    assert_eq!(plan.iter().map(|c| (c.level, c.inputs.len())).collect::<Vec<_>>(), [(2, 16); 3]);
+    plan.iter().for_each(|c| model.apply(c));
+    let plan = model.plan(LATER_MS, true);
+    assert_eq!(plan.iter().map(|c| (c.level, c.inputs.len())).collect::<Vec<_>>(), [(4, 3)]);
 }
 
 #[test]

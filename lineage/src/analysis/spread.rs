@@ -8,7 +8,7 @@ use super::reach::Reach;
 use super::worlds::{Counter, EMPTY, FULL, Mask, WORLDS, and, count, draw, or, without};
 use crate::Result;
 use crate::model::Flow;
-use crate::snapshot::{Edge, Graph, HOSTING, NONE, PROPAGATES};
+use crate::snapshot::{BORROWED, Edge, Graph, HOSTING, NONE, PROPAGATES};
 
 /// What has failed in which worlds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,6 +246,7 @@ impl<'a> Spread<'a> {
         if wanted == EMPTY {
             return;
         }
+        let id = if edge.marks & BORROWED == 0 { id } else { self.graph.borrowed.get(&id).copied().unwrap_or(id) };
         let passes = draw(self.seed, id, self.block, probability, wanted);
         let errors = and(theirs.errors, passes);
         match edge.flow {

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 
 use super::effective::{Effective, effective};
 use super::merge::{Merged, merged};
+use super::shares::borrow_shares;
 use super::{Back, Edge, Graph, GroupInfo, HOSTING, NONE, PROPAGATES, STALE, SourceSummary};
 use crate::history::OPEN_MS;
 use crate::model::{Class, Criticality, Flow, Relation, Status, TypeTable};
@@ -67,6 +68,7 @@ pub(super) fn build(frozen: Frozen, at_ms: i64) -> Graph {
         out_start: Vec::new(),
         edges: Vec::new(),
         other_records: HashMap::new(),
+        borrowed: HashMap::new(),
         in_start: Vec::new(),
         in_reached: Vec::new(),
         back: Vec::new(),
@@ -78,6 +80,7 @@ pub(super) fn build(frozen: Frozen, at_ms: i64) -> Graph {
         frozen,
     };
     place(&mut graph, collected);
+    borrow_shares(&mut graph);
     turn(&mut graph);
     graph
 }

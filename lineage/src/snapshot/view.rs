@@ -267,7 +267,7 @@ impl Snapshot {
             share: said.share,
             coupling: said.coupling,
             confidence: said.confidence,
-            probability: said.probability(),
+            probability: short.probability,
             lag_ms: said.lag_ms,
             status: if short.marks & STALE != 0 { Status::Stale } else { Status::Live },
             evidence: said.evidence,

@@ -1,3 +1,5 @@
+//! Tests of the tables.
+
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, Int64Type, TimestampMillisecondType};
 use serde_json::json;

@@ -113,9 +113,10 @@ def lineage():
             "jobType": job_type_job.JobTypeJobFacet(processingType="BATCH", integration="AIRFLOW", jobType="TASK"),
             "ownership": ownership_job.OwnershipJobFacet(owners=[ownership_job.Owner(name=owner, type="MAINTAINER")]),
         }
-        run = Run(str(uuid.uuid4()))
+        run, job = Run(str(uuid.uuid4())), Job("airflow-prod", name, facets)
         for state in (RunState.START, RunState.COMPLETE):
-            client.emit(RunEvent(now(), run, Job("airflow-prod", name, facets), PRODUCER, eventType=state, inputs=inputs, outputs=outputs))
+            event = RunEvent(eventType=state, eventTime=now(), producer=PRODUCER, run=run, job=job, inputs=inputs, outputs=outputs)
+            client.emit(event)
 
     service("payment", [], [OutputDataset(LEDGER, "shop.public.payments", fields(id="BIGINT", amount="NUMERIC"))])
     run(

@@ -215,9 +215,10 @@ fn refuses_what_would_lose_data_unawares() {
 #[test]
 fn roles_are_a_list() {
     for (given, shown, names) in [
-        ("all", "all", vec!["ingest", "query", "compact"]),
+        ("all", "all", vec!["ingest", "query", "compact", "lineage"]),
         ("compact, query", "query,compact", vec!["query", "compact"]),
-        ("ingest,query,compact", "all", vec!["ingest", "query", "compact"]),
+        ("lineage,ingest,query,compact", "all", vec!["ingest", "query", "compact", "lineage"]),
+        ("ingest,query,compact", "ingest,query,compact", vec!["ingest", "query", "compact"]),
         ("compact", "compact", vec!["compact"]),
     ] {
         let roles = load(None, &[], &[("roles", given)]).expect("valid").config.roles;

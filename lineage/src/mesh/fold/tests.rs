@@ -1,3 +1,5 @@
+//! Tests of folding query answers into edges.
+
 use super::*;
 use crate::mesh::Settings;
 use crate::mesh::fake::row;

@@ -1,3 +1,5 @@
+//! Tests of the names that spans have.
+
 use super::*;
 
 fn id(key: &Option<NodeKey>) -> &str {

@@ -1,3 +1,5 @@
+//! Tests of pairing.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
