@@ -106,7 +106,7 @@ async fn payment_is_down_in_the_shop() {
 
     let dot = isobar_lineage(&isobar, &["graph", "--dot", "--limit", "300", "--failed", "service:shop/payment", "--depth", "8"]);
     assert!(dot.contains("service:shop/payment") && dot.contains("#d03030") && dot.trim_end().ends_with('}'), "{dot}");
-    if let Some(folder) = std::env::var_os("ISOBAR_SHOW") {
+    if let Some(folder) = std::env::var_os("SHOW_FOLDER") {
         std::fs::write(Path::new(&folder).join("boutique.dot"), dot).expect("is written");
         std::fs::write(Path::new(&folder).join("boutique.json"), serde_json::to_vec_pretty(&blast).expect("JSON")).expect("is written");
     }
