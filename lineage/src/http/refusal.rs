@@ -39,7 +39,9 @@ impl From<Error> for Refusal {
             Error::Busy { .. } | Error::NotWritten { .. } | Error::Canceled => StatusCode::SERVICE_UNAVAILABLE,
             Error::Block(isobar_block::Error::Invalid { .. }) => StatusCode::BAD_REQUEST,
             Error::Block(isobar_block::Error::Limit { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::Block(isobar_block::Error::Unavailable { .. } | isobar_block::Error::Store(_) | isobar_block::Error::Conflict { .. }) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Block(
+                isobar_block::Error::Unavailable { .. } | isobar_block::Error::Store(_) | isobar_block::Error::Conflict { .. },
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Block(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, reason: error.to_string() }
