@@ -83,7 +83,8 @@ async fn payment_is_down_in_the_shop() {
     };
     assert!(of("service:shop/checkout", "errors") > 0.95, "checkout cannot do without payment");
     let frontend = of("service:shop/frontend", "errors");
-    assert!((0.15..0.35).contains(&frontend), "one request in four of the frontend is a checkout, not {frontend}");
+    // The share is taken from 128 traces.
+    assert!((0.1..0.4).contains(&frontend), "one request in four of the frontend is a checkout, not {frontend}");
     let payments = "dataset:postgres:%2F%2Fledger:5432/shop.public.payments";
     let revenue = "dataset:postgres:%2F%2Fwarehouse:5432/shop.marts.revenue";
     for table in [payments, "dataset:postgres:%2F%2Fwarehouse:5432/shop.raw.payments", revenue] {

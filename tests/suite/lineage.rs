@@ -111,6 +111,8 @@ async fn the_graph_answers_now_and_as_of_a_time() {
     let table = cli(&isobar, &["blast-radius", "service:shop/payment"]);
     assert!(table.contains("service:shop/payment > service:shop/checkout (hard, 1.00)"), "{table}");
     assert!(cli(&isobar, &["diff", &before]).contains("+  service:shop/payment -> service:shop/fraud"), "{table}");
+    assert!(cli(&isobar, &["node", "service:shop/payment"]).contains("is needed by  service:shop/checkout"));
+    assert!(cli(&isobar, &["capacity", "service:shop/frontend"]).contains("no node with known resources saturates"));
     assert!(cli(&isobar, &["search", "LEDGER"]).contains("database:ledger"));
 
     let unknown = isobar.client().get(isobar.url("/api/v1/lineage/blast-radius?node=service:nobody")).send().await.expect("answers");

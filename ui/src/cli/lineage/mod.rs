@@ -24,6 +24,8 @@ enum Command {
     Status(Plain),
     /// Find nodes by a part of their name, alias or title.
     Search(Search),
+    /// One node, with the edges around it.
+    Node(Single),
     /// What a node needs, near ones first.
     Upstream(Walk),
     /// What needs a node, near ones first.
@@ -42,6 +44,8 @@ enum Command {
     Cycles(Listed),
     /// Who uses a node, and what they would lose.
     Value(Single),
+    /// Which node behind an entry saturates first when its traffic grows, and what could be shed.
+    Capacity(Capacity),
     /// What has changed between two times.
     Diff(Diff),
     /// A part of the graph as JSON, or for Graphviz.
@@ -158,6 +162,18 @@ struct Single {
 }
 
 #[derive(Args)]
+struct Capacity {
+    #[command(flatten)]
+    plain: Plain,
+    /// The entry, such as service:shop/frontend.
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// By how much its traffic grows.
+    #[arg(long, value_name = "NUMBER", default_value_t = 2.0)]
+    factor: f64,
+}
+
+#[derive(Args)]
 struct Listed {
     #[command(flatten)]
     plain: Plain,
@@ -222,6 +238,7 @@ pub fn run(args: LineageArgs) -> anyhow::Result<ExitCode> {
             let kind = kind.map(|k| ("kind", k));
             (plain, "nodes", [("q", text), ("limit", limit.to_string())].into_iter().chain(kind).collect())
         }
+        Command::Node(Single { plain, node }) => (plain, "neighbours", vec![("node", node)]),
         Command::Upstream(walk) => walk.into_request("upstream"),
         Command::Downstream(walk) => walk.into_request("downstream"),
         Command::Paths(Paths { plain, from, to, limit }) => {
@@ -238,6 +255,7 @@ pub fn run(args: LineageArgs) -> anyhow::Result<ExitCode> {
         Command::SinglePoints(Single { plain, node }) => (plain, "single-points", vec![("node", node)]),
         Command::ChokePoints(Listed { plain, limit }) => (plain, "choke-points", vec![("limit", limit.to_string())]),
         Command::Cycles(Listed { plain, limit }) => (plain, "cycles", vec![("limit", limit.to_string())]),
+        Command::Capacity(Capacity { plain, node, factor }) => (plain, "capacity", vec![("node", node), ("factor", factor.to_string())]),
         Command::Value(Single { plain, node }) => (plain, "value", vec![("node", node)]),
         Command::Diff(Diff { plain, from, to }) => (plain, "diff", [("from", from)].into_iter().chain(to.map(|t| ("to", t))).collect()),
         Command::Graph(graph) => {

@@ -58,6 +58,18 @@ const TABLES: &[(&str, &str, Columns)] = &[
         ],
     ),
     (
+        "capacity",
+        "/nodes",
+        &[
+            ("node", "/node/id"),
+            ("hops", "/hops"),
+            ("requests/s", "/rate"),
+            ("of the entry", "/from_entry"),
+            ("load", "/load_factor"),
+            ("resources", "/resources"),
+        ],
+    ),
+    (
         "impacts",
         "/impacts",
         &[("id", "/id"), ("state", "/state"), ("nodes", "/nodes"), ("started", "/started_at"), ("summary", "/summary")],
@@ -69,6 +81,8 @@ const TABLES: &[(&str, &str, Columns)] = &[
 pub fn show(path: &str, answer: &Value) {
     if path == "diff" {
         show_diff(answer);
+    } else if path == "neighbours" {
+        show_node(answer);
     } else if let Some((_, list, columns)) = TABLES.iter().find(|(p, _, _)| *p == path) {
         let mut table = super::super::plain_table();
         table.set_header(columns.iter().map(|(heading, _)| *heading));
@@ -101,9 +115,53 @@ fn show_sums(path: &str, answer: &Value) {
             number(&answer["lost_per_s"]),
             number(&answer["score"])
         ),
+        "capacity" => {
+            match &answer["first"] {
+                Value::Null => println!("no node with known resources saturates"),
+                first => println!(
+                    "{} saturates first: {} at {} times the traffic",
+                    text(&first["node"]),
+                    text(&first["resource"]),
+                    number(&first["factor"])
+                ),
+            }
+            for shed in answer["shed"].as_array().into_iter().flatten() {
+                println!("could be shed: {} -> {}", text(&shed["from"]), text(&shed["to"]));
+            }
+        }
         "nodes" | "choke-points" | "cycles" if answer["total"].is_number() => println!("{} in all", answer["total"]),
         _ => {}
     }
+}
+
+fn show_node(answer: &Value) {
+    let node = &answer["node"];
+    println!("{} ({}), {}", text(&node["id"]), text(&node["kind"]), text(&node["status"]));
+    for field in ["description", "owners", "criticality", "tags", "aliases", "attributes"] {
+        if let Some(value) = node.get(field).filter(|v| v.as_str() != Some("") && v.as_array().is_none_or(|a| !a.is_empty())) {
+            println!("{field}: {}", if field == "attributes" { value.to_string() } else { cell("", value) });
+        }
+    }
+    let mut table: Table = super::super::plain_table();
+    table.set_header(["", "node", "relation", "class", "flow", "share", "evidence", "status", "sources"]);
+    for (list, arrow, end) in [("providers", "needs", "to"), ("dependents", "is needed by", "from")] {
+        for edge in answer[list].as_array().into_iter().flatten() {
+            let sources = edge["claims"].as_array().into_iter().flatten().map(|c| text(&c["source"])).collect::<Vec<_>>().join(" ");
+            let of = |field: &str| cell("", &edge[field]);
+            table.add_row([
+                arrow.to_owned(),
+                of(end),
+                of("relation"),
+                of("class"),
+                of("flow"),
+                of("share"),
+                of("evidence"),
+                of("status"),
+                sources,
+            ]);
+        }
+    }
+    println!("{table}");
 }
 
 fn show_diff(answer: &Value) {
@@ -142,6 +200,9 @@ fn cell(at: &str, value: &Value) -> String {
         Value::Number(_) => number(value),
         Value::Array(items) if at.ends_with("/path") || at.ends_with("/steps") => path(items),
         Value::Array(items) => items.iter().map(|item| cell("", item)).collect::<Vec<_>>().join(" "),
+        Value::Object(fields) if fields.contains_key("utilisation") => {
+            format!("{} {} (then {})", text(&value["resource"]), number(&value["utilisation"]), number(&value["predicted"]))
+        }
         Value::Object(fields) => ["name", "id", "node"].iter().find_map(|k| fields.get(*k)).map_or_else(|| value.to_string(), text),
         Value::Null => String::new(),
         other => text(other),
