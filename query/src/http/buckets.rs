@@ -22,7 +22,10 @@ pub(crate) fn api_buckets(h: &Histogram) -> Vec<ApiBucket> {
     } else {
         let (negative, positive) = buckets.split_at(buckets.partition_point(|b| b.upper <= 0.0));
         out.extend(negative.iter().map(|b| exponential(h, b)));
-        out.push((BOTH, -h.zero_threshold, h.zero_threshold, h.zero_count()));
+        // Prometheus shows the zero bucket only if it has observations, and not if arithmetic has left a negative number in it.
+        if h.zero_count() > 0.0 {
+            out.push((BOTH, -h.zero_threshold, h.zero_threshold, h.zero_count()));
+        }
         out.extend(positive.iter().map(|b| exponential(h, b)));
     }
     out.retain(|b| b.3 != 0.0);
