@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::dedup::dedup;
 use crate::{Labels, Timestamps};
 
 /// Series in memory, of which a load gives exactly the samples in its range.
@@ -117,8 +116,11 @@ fn model(sets: &[MemorySet], replica_labels: &[String]) -> Vec<(Labels, Vec<(i64
         }
     }
     let merged = |(labels, replicas): (Labels, BTreeMap<Labels, BTreeMap<i64, f64>>)| {
-        let replicas = replicas.into_values().map(samples).collect();
-        let result = dedup(labels.as_ref().metric_name(), replicas);
+        // A series without replica labels was deduplicated before, or never had replicas: its falls are its own.
+        let is_first_plain = replicas.keys().next().is_some_and(|replica| *replica == Labels::empty());
+        let mut replicas: Vec<SampleBuf> = replicas.into_values().map(samples).collect();
+        let mut result = SampleBuf::default();
+        Deduplicator::default().dedup(labels.as_ref().metric_name(), &mut replicas, is_first_plain, &mut result);
         (labels, bits(&result))
     };
     groups.into_iter().map(merged).collect()
