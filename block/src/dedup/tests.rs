@@ -415,13 +415,13 @@ proptest! {
     /// What `loadgen` writes and `loadgen verify --dedup` checks.
     #[test]
     fn one_sample_for_each_slot_that_any_replica_sent(seed in any::<u64>(), replicas in 2usize..4, length in 1i64..1500, gaps in 0.0..0.4f64) {
-        let scrapers: Vec<Scraper> = (0..replicas as u64).map(|r| Scraper { gaps, jitter_ms: if length % 480 < 40 { 700 } else { 3_500 }, ..Scraper::new(seed.wrapping_add(r)) }).collect();
+        let scrapers: Vec<Scraper> = (0..replicas as u64).map(|r| Scraper { gaps, jitter_ms: if length % 480 < 60 { 700 } else { 3_500 }, ..Scraper::new(seed.wrapping_add(r)) }).collect();
         let replicas: Vec<SampleBuf> = scrapers.iter().map(|s| s.scrape(length, |t| t as f64)).collect();
         let result = dedup("m_total", replicas.clone());
         check_any(&replicas, &result);
         check_slots(&replicas, &result, INTERVAL_MS);
         // Of a few samples with gaps the result may tell more of the interval than the replicas do.
-        if length % 480 >= 40 {
+        if length % 480 >= 60 {
             check_beside("m_total", replicas, &result);
         }
     }
