@@ -1,12 +1,21 @@
 //! Small graphs for tests.
 
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use isobar_block::TenantId;
+use object_store::memory::InMemory;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 
 use crate::event::Event;
 use crate::model::{EdgeBody, NodeKey};
+use crate::service::{Parts, Service};
+use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::check::Pending;
+use crate::store::LineageConfig;
 
 /// When facts of [`snapshot`] are said.
 pub const AT_MS: i64 = 1_000;
@@ -50,6 +59,29 @@ pub fn edges(lines: &str) -> Snapshot {
         facts.push(serde_json::json!({"edge": {"from": key(from), "to": key(to), "body": body}}));
     }
     snapshot(Value::Array(facts))
+}
+
+/// What a service in memory is made of: tenants by the usual header, no numbers, no series.
+pub fn parts() -> Parts {
+    let tenant_of = |headers: &HeaderMap| match headers.get("x-scope-orgid").map(|v| v.to_str().unwrap_or("?")) {
+        None => Ok(TenantId::default()),
+        Some(name) => TenantId::new(name).map_err(|e| e.to_string()),
+    };
+    Parts {
+        bucket: Arc::new(InMemory::new()),
+        store: LineageConfig::default(),
+        max_tenants: 3,
+        default_tenant: TenantId::default(),
+        settings: Settings::default(),
+        promql: None,
+        sink: None,
+        tenant_of: Arc::new(tenant_of),
+    }
+}
+
+/// A service of these parts.
+pub fn service(parts: Parts) -> Service {
+    Service::new(parts, &mut Registry::default())
 }
 
 /// Deterministic numbers from a seed (SplitMix64).

@@ -11,15 +11,13 @@ use isobar_block::{TenantId, is_stale, time};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
-use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::model::State;
 use crate::mesh::fake::{Fake, row};
-use crate::service::{Parts, Service, Tenant};
-use crate::store::LineageConfig;
+use crate::service::{Service, Tenant};
 use crate::testing::event;
 
 mod api;
@@ -37,17 +35,7 @@ struct Server {
 impl Server {
     fn over(bucket: &Arc<dyn ObjectStore>, settings: &str) -> Self {
         let fake = Arc::new(Fake::default());
-        let parts = Parts {
-            bucket: Arc::clone(bucket),
-            store: LineageConfig { linger_ms: 0, follow_ms: 0, ..LineageConfig::default() },
-            max_tenants: 10,
-            default_tenant: TenantId::default(),
-            settings: crate::settings::Settings::from_yaml(settings).expect("settings"),
-            promql: Some(Arc::clone(&fake) as _),
-            sink: Some(Arc::clone(&fake) as _),
-            tenant_of: Arc::new(|_| Ok(TenantId::default())),
-        };
-        let service = Service::new(parts, &mut Registry::default());
+        let service = crate::mesh::tests::service(&fake, bucket, settings);
         Self { service, fake, bucket: Arc::clone(bucket), stop: watch::channel(false).0 }
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use isobar_block::TenantId;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 
 use super::fake::{Fake, row};
 use super::*;
@@ -16,17 +15,15 @@ use crate::testing::key;
 
 /// A service over a fake store.
 pub(crate) fn service(fake: &Arc<Fake>, bucket: &Arc<dyn ObjectStore>, settings: &str) -> Service {
-    let parts = Parts {
+    crate::testing::service(Parts {
         bucket: Arc::clone(bucket),
         store: LineageConfig { linger_ms: 0, follow_ms: 0, ..LineageConfig::default() },
         max_tenants: 10,
-        default_tenant: TenantId::default(),
         settings: crate::settings::Settings::from_yaml(settings).expect("settings"),
         promql: Some(Arc::clone(fake) as _),
         sink: Some(Arc::clone(fake) as _),
-        tenant_of: Arc::new(|_| Ok(TenantId::default())),
-    };
-    Service::new(parts, &mut Registry::default())
+        ..crate::testing::parts()
+    })
 }
 
 pub(crate) fn bucket() -> Arc<dyn ObjectStore> {

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use isobar_block::{Labels, SeriesSink, TenantId};
-use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -26,17 +24,8 @@ impl SeriesSink for Recorder {
 }
 
 fn service(sink: Option<Arc<dyn SeriesSink>>, settings: Settings) -> Service {
-    let parts = Parts {
-        bucket: Arc::new(InMemory::new()),
-        store: crate::LineageConfig::default(),
-        max_tenants: 3,
-        default_tenant: TenantId::new("default").expect("valid"),
-        settings: crate::settings::Settings { traces: settings, ..Default::default() },
-        promql: None,
-        sink,
-        tenant_of: Arc::new(|_| Ok(TenantId::new("default").expect("valid"))),
-    };
-    Service::new(parts, &mut Registry::default())
+    let settings = crate::settings::Settings { traces: settings, ..Default::default() };
+    crate::testing::service(Parts { settings, sink, ..crate::testing::parts() })
 }
 
 /// A span in short: kind, trace, id, parent, attributes and more.

@@ -4,12 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use isobar_block::TenantId;
-use object_store::memory::InMemory;
 use prometheus_client::encoding::text::encode;
 
 use super::*;
 use crate::AsOf;
-use crate::service::Parts;
 use crate::testing::key;
 
 #[test]
@@ -36,18 +34,8 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let parts = Parts {
-            bucket: Arc::new(InMemory::new()),
-            store: crate::LineageConfig::default(),
-            max_tenants: 1,
-            default_tenant: TenantId::default(),
-            settings: Default::default(),
-            promql: None,
-            sink: None,
-            tenant_of: Arc::new(|_| Ok(TenantId::default())),
-        };
         let mut registry = Registry::default();
-        let service = Service::new(parts, &mut registry);
+        let service = Service::new(crate::testing::parts(), &mut registry);
         Self { service, registry, folder: tempfile::tempdir().expect("a folder"), last: None }
     }
 

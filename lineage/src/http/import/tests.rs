@@ -1,32 +1,17 @@
 //! Requests in process: one file, several, what is refused.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::http::Request;
 use isobar_block::TenantId;
-use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
 use crate::AsOf;
-use crate::service::Parts;
 use crate::testing::key;
 
 fn service() -> Service {
-    let parts = Parts {
-        bucket: Arc::new(InMemory::new()),
-        store: crate::LineageConfig::default(),
-        max_tenants: 3,
-        default_tenant: TenantId::default(),
-        settings: Default::default(),
-        promql: None,
-        sink: None,
-        tenant_of: Arc::new(|_| Ok(TenantId::default())),
-    };
-    Service::new(parts, &mut Registry::default())
+    crate::testing::service(crate::testing::parts())
 }
 
 async fn post(service: &Service, query: &str, body: impl Into<Body>) -> (u16, Value) {

@@ -1,12 +1,7 @@
 //! Events of OpenLineage in, answers of Marquez out, in process.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use axum::http::Request;
-use isobar_block::TenantId;
-use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
 use super::*;
@@ -23,18 +18,8 @@ struct App(Service);
 
 impl App {
     fn new() -> Self {
-        let tenant = || TenantId::new("default").expect("valid");
-        let parts = Parts {
-            bucket: Arc::new(InMemory::new()),
-            store: crate::LineageConfig { linger_ms: 0, ..crate::LineageConfig::default() },
-            max_tenants: 3,
-            default_tenant: tenant(),
-            settings: Default::default(),
-            promql: None,
-            sink: None,
-            tenant_of: Arc::new(move |_| Ok(tenant())),
-        };
-        Self(Service::new(parts, &mut Registry::default()))
+        let store = crate::LineageConfig { linger_ms: 0, ..crate::LineageConfig::default() };
+        Self(crate::testing::service(Parts { store, ..crate::testing::parts() }))
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {

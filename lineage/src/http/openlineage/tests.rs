@@ -7,30 +7,14 @@ use axum::http::{HeaderMap, Request};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use isobar_block::TenantId;
-use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
 use crate::openlineage::{dataset_key, job_key};
-use crate::service::Parts;
 
 fn service() -> Service {
-    let parts = Parts {
-        bucket: Arc::new(InMemory::new()),
-        store: crate::LineageConfig::default(),
-        max_tenants: 3,
-        default_tenant: TenantId::default(),
-        settings: Default::default(),
-        promql: None,
-        sink: None,
-        tenant_of: Arc::new(|headers| match headers.get("x-scope-orgid").map(|v| v.to_str().unwrap_or("?")) {
-            None => Ok(TenantId::default()),
-            Some(name) => TenantId::new(name).map_err(|e| e.to_string()),
-        }),
-    };
-    Service::new(parts, &mut Registry::default())
+    crate::testing::service(crate::testing::parts())
 }
 
 fn event(name: &str, run: u32) -> Value {

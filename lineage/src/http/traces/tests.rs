@@ -1,36 +1,19 @@
 //! Requests in process: encodings, refusals, bounds.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use isobar_block::{TenantId, time};
-use object_store::memory::InMemory;
-use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
-use crate::service::Parts;
 
 fn service() -> Service {
-    let parts = Parts {
-        bucket: Arc::new(InMemory::new()),
-        store: crate::LineageConfig::default(),
-        max_tenants: 3,
-        default_tenant: TenantId::new("default").expect("valid"),
-        settings: Default::default(),
-        promql: None,
-        sink: None,
-        tenant_of: Arc::new(|headers| match headers.get("x-scope-orgid").map(|v| v.to_str().unwrap_or("?")) {
-            None => Ok(TenantId::new("default").expect("valid")),
-            Some(name) => TenantId::new(name).map_err(|e| e.to_string()),
-        }),
-    };
-    Service::new(parts, &mut Registry::default())
+    crate::testing::service(crate::testing::parts())
 }
 
 fn spans(service_name: &str) -> Value {
